@@ -1,0 +1,1 @@
+"""The floor of the house: volumes, run folders, chance and errors. NumPy only."""

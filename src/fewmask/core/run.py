@@ -1,0 +1,136 @@
+"""A run's folder. Every file name that fewmask writes inside it is spelled here, and nowhere else.
+
+```
+run.json        every setting, version and seed; what was trained and how long
+split.json      which patient is in which part, and the k-shot draws
+results.csv     one row per case, class and arm
+report.html     the page to read
+check.html      the cohort's check, written before the run
+cases/          masks of the test cases on their native grid, by arm
+steps/NAME/     one folder per step: done.json when finished, stats.jsonl, checkpoints/, samples/, model/
+```
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fewmask.core.errors import RunError
+from fewmask.core.files import make_folder, read_json, write_json
+
+
+@dataclass(frozen=True)
+class Step:
+    """One resumable part of a run. It is done when its `done.json` exists and was made from the same inputs."""
+
+    folder: Path
+
+    @property
+    def done_json(self) -> Path:
+        """Written last: what the step was made from, and what it gave."""
+        return self.folder / "done.json"
+
+    @property
+    def stats_jsonl(self) -> Path:
+        """One line of numbers per report of the training loop."""
+        return self.folder / "stats.jsonl"
+
+    @property
+    def checkpoints(self) -> Path:
+        """Full states of a training, the last two of them."""
+        return self.folder / "checkpoints"
+
+    @property
+    def samples(self) -> Path:
+        """Pictures that a training shows of itself."""
+        return self.folder / "samples"
+
+    @property
+    def model(self) -> Path:
+        """The folder of the finished model, to be used by `fewmask segment`."""
+        return self.folder / "model"
+
+    @property
+    def arrays(self) -> Path:
+        """Prepared arrays (safetensors or npy) that later steps read."""
+        return self.folder / "arrays"
+
+    def result(self, inputs: dict[str, Any]) -> dict[str, Any] | None:
+        """What the step gave when it was done from the same `inputs` (JSON values); None if still to do."""
+        if not self.done_json.exists():
+            return None
+        done = read_json(self.done_json)
+        if done["inputs"] != inputs:
+            changed = sorted(
+                key for key in {*done["inputs"], *inputs} if done["inputs"].get(key) != inputs.get(key)
+            )
+            raise RunError(
+                f"was made with other settings ({', '.join(changed)})",
+                where=str(self.folder),
+                found="; ".join(f"{key}={done['inputs'].get(key)!r}" for key in changed),
+                expected="; ".join(f"{key}={inputs.get(key)!r}" for key in changed),
+                mend="Choose another --out, or delete this folder to do the step again.",
+            )
+        result: dict[str, Any] = done["result"]
+        return result
+
+    def finish(self, inputs: dict[str, Any], result: dict[str, Any]) -> dict[str, Any]:
+        """Mark the step as done from `inputs`, keeping its `result` (JSON values); returns the result."""
+        write_json(self.done_json, {"inputs": inputs, "result": result})
+        return result
+
+
+@dataclass(frozen=True)
+class Run:
+    """The folder of one run. Made by `Run.open`; the same command on the same folder resumes."""
+
+    folder: Path
+
+    @classmethod
+    def open(cls, folder: Path) -> "Run":
+        """Create the folder if needed; a `RunError` when it cannot be written."""
+        return cls(make_folder(folder))
+
+    @property
+    def run_json(self) -> Path:
+        """Machine-readable record of the run."""
+        return self.folder / "run.json"
+
+    @property
+    def split_json(self) -> Path:
+        """The patient-level split and the k-shot draws."""
+        return self.folder / "split.json"
+
+    @property
+    def results_csv(self) -> Path:
+        """One row per case, class and arm."""
+        return self.folder / "results.csv"
+
+    @property
+    def report_html(self) -> Path:
+        """The page to read."""
+        return self.folder / "report.html"
+
+    @property
+    def report_json(self) -> Path:
+        """What the page is drawn from, so that `fewmask report` can draw it again."""
+        return self.folder / "report.json"
+
+    @property
+    def journal_jsonl(self) -> Path:
+        """One line per scan of `fewmask segment`: done or quarantined, with the reason."""
+        return self.folder / "journal.jsonl"
+
+    @property
+    def cases(self) -> Path:
+        """Masks and pictures per arm and case."""
+        return self.folder / "cases"
+
+    @property
+    def pictures(self) -> Path:
+        """Overlay pictures."""
+        return self.folder / "pictures"
+
+    def step(self, name: str) -> Step:
+        """The step's folder; `name` may hold slashes for nesting ("unet/k=1/draw=0")."""
+        return Step(make_folder(self.folder / "steps" / name))
