@@ -1,0 +1,61 @@
+"""Half a file is never left behind."""
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+
+from fewmask.core import files
+from fewmask.core.errors import RunError
+
+
+def test_written_text_is_there_and_nothing_else(tmp_path: Path) -> None:
+    target = files.write_text(tmp_path / "a" / "b.txt", "hello")
+    assert target.read_text() == "hello"
+    assert [path.name for path in target.parent.iterdir()] == ["b.txt"]
+
+
+def test_json_round_trip(tmp_path: Path) -> None:
+    value = {"b": 1, "a": [1.5, None, "ä"]}
+    assert files.read_json(files.write_json(tmp_path / "x.json", value)) == value
+
+
+def test_damaged_json_names_the_file(tmp_path: Path) -> None:
+    (tmp_path / "x.json").write_text('{"a": ')
+    with pytest.raises(RunError, match=r"x\.json"):
+        files.read_json(tmp_path / "x.json")
+
+
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [(errno.ENOSPC, "the disk is full"), (errno.EACCES, "no permission"), (errno.EROFS, "read-only")],
+)
+def test_a_failing_write_leaves_the_old_file(tmp_path: Path, number: int, words: str) -> None:
+    target = files.write_text(tmp_path / "x.txt", "old")
+
+    def failing(temporary: Path) -> None:
+        temporary.write_text("half")
+        raise OSError(number, os.strerror(number))
+
+    with pytest.raises(RunError, match=words):
+        files.write_atomic(target, failing)
+    assert target.read_text() == "old"
+    assert [path.name for path in tmp_path.iterdir()] == ["x.txt"]
+
+
+def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RunError, match="file"):
+        files.make_folder(tmp_path / "file" / "inside")
+
+
+def test_the_temporary_name_keeps_the_suffix(tmp_path: Path) -> None:
+    seen: list[Path] = []
+
+    def write(temporary: Path) -> None:
+        seen.append(temporary)
+        temporary.write_bytes(b"x")
+
+    files.write_atomic(tmp_path / "v.nii.gz", write)
+    assert seen[0].name.endswith(".nii.gz")
