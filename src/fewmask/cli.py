@@ -1,0 +1,187 @@
+"""The command line: each verb is one call into the package.
+
+What a verb needs is imported when the verb is asked for, so that `fewmask --help` answers at once.
+Exit codes: 0 done; 2 the user's mistake, told in words without a traceback; 1 ours.
+"""
+
+import sys
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import App, CycloptsError, Parameter
+
+from fewmask import __version__
+from fewmask.core.errors import FewmaskError
+
+app = App(
+    name="fewmask",
+    version=__version__,
+    help="Train segmenters of medical scans from few masks, or none - and see when a simpler way wins.",
+    help_epilogue="Start with `fewmask demo`. Then `fewmask check MY_COHORT` and "
+    "`fewmask run fewshot --cohort MY_COHORT --out runs/mine`.",
+    help_flags=["--help", "-h"],
+    result_action="return_value",
+)
+
+
+@app.command
+def demo(*, out: Annotated[Path, Parameter(name=["--out", "-o"])] = Path("runs/demo")) -> int:
+    """Run the main job end to end on the built-in phantom: GAN, k = 1 and 8, U-Net, report.
+
+    Example: fewmask demo --out runs/demo
+
+    Args:
+        out: Folder of the run.
+    """
+    return run("fewshot", preset="demo", out=out)
+
+
+@app.command
+def check(
+    cohort: Path,
+    *,
+    out: Annotated[Path | None, Parameter(name=["--out", "-o"])] = None,
+    classes: str | None = None,
+) -> int:
+    """Say all that is wrong with a cohort, what to do about it, and draw the masks on the scans.
+
+    Example: fewmask check my_scans --out check --classes '{anterior: 1, posterior: 2}'
+
+    Args:
+        cohort: Folder with images/ and masks/, an nnU-Net raw folder, a cases.csv, or a folder of scans.
+        out: Folder for the overlay pictures; none are drawn without it.
+        classes: Class names and label values, where the files do not declare them.
+    """
+    from fewmask.recipes.verbs import check_verb
+
+    return check_verb(cohort, out=out, classes=classes)
+
+
+@app.command
+def run(
+    recipe: str,
+    *overrides: str,
+    preset: str | None = None,
+    cohort: Path | None = None,
+    out: Annotated[Path | None, Parameter(name=["--out", "-o"])] = None,
+    config: Path | None = None,
+    device: Literal["cpu", "cuda", "mps"] | None = None,
+    dry_run: Annotated[bool, Parameter(negative=())] = False,
+    settings: Annotated[bool, Parameter(negative=())] = False,
+) -> int:
+    """Run a recipe: supervised or fewshot. The same command again resumes where it stopped.
+
+    Example: fewmask run fewshot --preset chest-xray-64 --cohort my_scans --out runs/mine gan.images=80000
+
+    Args:
+        recipe: `supervised` (U-Net on k masks against all) or `fewshot` (GAN features, beside the U-Net).
+        overrides: Settings as key=value, e.g. unet.images=800 shots.counts='[1, 8]'.
+        preset: A named set of settings; `tiny` takes under a minute. `--preset list` shows them.
+        cohort: What to train and test on; without it, the built-in phantom.
+        out: Folder of the run; runs/RECIPE by default.
+        config: YAML file of settings; key=value words go on top of it.
+        device: Where to train (same as device=...).
+        dry_run: Print the plan with estimates of time and memory, and stop.
+        settings: List every setting with its default, and stop.
+    """
+    from fewmask.recipes import verbs
+
+    if settings:
+        return verbs.settings_verb(recipe)
+    if preset == "list":
+        return verbs.presets_verb(recipe)
+    words = [*overrides, *([f"device={device}"] if device else [])]
+    return verbs.run_verb(
+        recipe, words, preset=preset, cohort=cohort, out=out, config=config, dry_run=dry_run
+    )
+
+
+@app.command
+def segment(
+    model: Path,
+    scans: Path,
+    *,
+    out: Annotated[Path, Parameter(name=["--out", "-o"])],
+    output_format: Annotated[
+        Literal["nii.gz", "nrrd", "seg.nrrd", "mha", "png", "dicom-seg"], Parameter(name="--format")
+    ] = "nii.gz",
+    tta: Annotated[bool, Parameter(negative=())] = False,
+    device: Literal["cpu", "cuda", "mps"] = "cpu",
+) -> int:
+    """Segment scans; masks come back on each scan's own grid, with a picture and a confidence.
+
+    A scan that cannot be read is quarantined with its reason and the rest go on (exit code 2 then). The same
+    command again does only what is left.
+
+    Example: fewmask segment runs/mine/model my_scans -o masks --format seg.nrrd
+
+    Args:
+        model: Folder of a trained model (a run's `model`, or one step's).
+        scans: A scan, or a folder of scans and DICOM series.
+        out: Folder for masks, pictures, confidences and the journal.
+        output_format: File format of the masks; dicom-seg needs DICOM scans.
+        tta: Average over small shifts: slower, a little better.
+        device: Where to compute.
+    """
+    from fewmask.recipes.verbs import segment_verb
+
+    return segment_verb(model, scans, out, output_format=output_format, tta=tta, device=device)
+
+
+@app.command
+def score(
+    predictions: Path,
+    cohort: Path,
+    *,
+    out: Annotated[Path | None, Parameter(name=["--out", "-o"])] = None,
+    classes: str | None = None,
+    penalty: Literal["diag", "crossmoda", "brats_hd95"] = "diag",
+) -> int:
+    """Score masks from any program against a cohort's masks: Dice, IoU, ASSD, HD95, lesions, intervals.
+
+    Example: fewmask score masks my_scans --out scores
+
+    Args:
+        predictions: Folder of masks named after the cases (CASE.nii.gz, CASE.png, ...).
+        cohort: The cohort that holds the reference masks.
+        out: Folder for results.csv.
+        classes: Class names and label values, where the files do not declare them.
+        penalty: Distance in mm when one of two masks is empty: image diagonal, 350 or 373.13.
+    """
+    from fewmask.recipes.verbs import score_verb
+
+    return score_verb(predictions, cohort, out=out, classes=classes, penalty=penalty)
+
+
+@app.command
+def report(run_folder: Path) -> int:
+    """Draw a run's report.html again from its files.
+
+    Example: fewmask report runs/mine
+
+    Args:
+        run_folder: Folder of a finished run.
+    """
+    from fewmask.recipes.verbs import report_verb
+
+    return report_verb(run_folder)
+
+
+def main(words: list[str] | None = None) -> None:
+    """Entry point of `fewmask`; ends the process with the exit code."""
+    sys.exit(_dispatch(words))
+
+
+def _dispatch(words: list[str] | None) -> int:
+    try:
+        code = app(words, exit_on_error=False, print_error=False)
+    except CycloptsError as error:
+        sys.stderr.write(f"fewmask: {error}\n")
+        return 2
+    except FewmaskError as error:
+        sys.stderr.write(f"{type(error).__name__}: {error}\n")
+        return error.exit_code
+    except KeyboardInterrupt:
+        sys.stderr.write("\nstopped; the same command goes on from the last checkpoint\n")
+        return 130
+    return code if isinstance(code, int) else 0

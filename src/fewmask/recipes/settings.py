@@ -1,0 +1,196 @@
+"""Every setting of every recipe: a typed field with one line of doc, which is the help and the manual too."""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Settings(BaseModel):
+    """Base of all settings: frozen, and an unknown key is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class CohortSettings(Settings):
+    """How the files of the cohort are to be understood."""
+
+    classes: Annotated[
+        dict[str, int] | None,
+        Field(
+            description="class names and label values, e.g. {anterior: 1, posterior: 2}; None: as declared"
+        ),
+    ] = None
+    reader: Annotated[
+        str | None, Field(description="whose masks to use where several readers drew; None: the reference")
+    ] = None
+    site_tag: Annotated[str, Field(description="column of the cohort that names the hospital or scanner")] = (
+        "site"
+    )
+
+
+class PrepareSettings(Settings):
+    """From a scan to what the network sees."""
+
+    dims: Annotated[Literal[2, 3], Field(description="2: slices; 3: volumes")] = 2
+    size: Annotated[tuple[int, int], Field(description="rows and columns of a slice, in pixels (dims=2)")] = (
+        64,
+        64,
+    )
+    spacing_mm: Annotated[
+        tuple[float, float, float] | None,
+        Field(description="voxel spacing (Z, Y, X) in mm for volumes; None: native"),
+    ] = None
+    intensity: Annotated[
+        Literal["windows", "percentile", "zscore", "film"],
+        Field(
+            description="windows: CT in HU; percentile, zscore: MR; film: X-ray, by each film's percentiles"
+        ),
+    ] = "percentile"
+    windows: Annotated[
+        tuple[str, ...], Field(description="CT windows, one channel each: lung, soft_tissue, bone, wide")
+    ] = ("wide",)
+    crop: Annotated[
+        Literal["none", "body", "nonzero"],
+        Field(description="cut to the body (CT) or to the non-zero box (MR)"),
+    ] = "none"
+
+
+class PhantomSettings(Settings):
+    """The built-in torso that stands in when no cohort is given."""
+
+    patients: Annotated[int, Field(ge=4, description="number of patients")] = 24
+    size: Annotated[int, Field(ge=32, le=256, description="rows and columns of a slice, in pixels")] = 64
+    slices: Annotated[int, Field(ge=1, description="slices per patient")] = 8
+
+
+class SplitSettings(Settings):
+    """Which patients train, which validate, which test. Never slices: a patient is in one part only."""
+
+    test: Annotated[float, Field(gt=0, lt=1, description="share of patients for the test")] = 0.3
+    validation: Annotated[
+        float, Field(ge=0, lt=1, description="share of patients for choosing checkpoints")
+    ] = 0.0
+    stratify: Annotated[
+        str | None, Field(description="tag whose values are spread evenly over the parts")
+    ] = None
+
+
+class ShotSettings(Settings):
+    """How many masks the few-shot arms may see."""
+
+    counts: Annotated[tuple[int, ...], Field(description="numbers of labelled slices (or patients): k")] = (
+        1,
+        3,
+        8,
+    )
+    draws: Annotated[int, Field(ge=1, description="independent draws of the k labelled ones")] = 2
+    unit: Annotated[Literal["slice", "patient"], Field(description="what a shot is")] = "slice"
+    full: Annotated[bool, Field(description="also train on all labelled training patients")] = True
+    minutes_per_mask: Annotated[float, Field(gt=0, description="expert minutes for one labelled slice")] = 3.0
+
+
+class UNetSettings(Settings):
+    """The U-Net that every arm is compared with."""
+
+    widths: Annotated[tuple[int, ...], Field(description="channels per level, from full resolution down")] = (
+        24,
+        48,
+        96,
+        192,
+    )
+    images: Annotated[int, Field(ge=1, description="training images seen")] = 3200
+    batch: Annotated[int, Field(ge=1, description="images per update")] = 8
+    learning_rate: Annotated[float, Field(gt=0, description="peak learning rate of AdamW")] = 1e-3
+    patch: Annotated[
+        tuple[int, int, int] | None,
+        Field(description="patch (Z, Y, X) in voxels for dims=3; None: whole volumes"),
+    ] = None
+    flips: Annotated[
+        tuple[Literal["z", "y", "x"], ...],
+        Field(description="axes that may be mirrored; none by default, anatomy is asymmetric"),
+    ] = ()
+    tta: Annotated[bool, Field(description="average predictions over small shifts and allowed flips")] = False
+
+
+class GANSettings(Settings):
+    """StyleGAN2 on the unlabelled slices."""
+
+    images: Annotated[int, Field(ge=1, description="training images seen by the discriminator")] = 40_000
+    batch: Annotated[int, Field(ge=2, description="images per update")] = 16
+    channel_base: Annotated[
+        int, Field(description="channels x resolution: layer widths are min(base / size, max)")
+    ] = 4096
+    channel_max: Annotated[int, Field(description="widest layer")] = 64
+    latent: Annotated[int, Field(description="length of z and w")] = 128
+    mapping_layers: Annotated[int, Field(ge=1, description="layers of the mapping network")] = 4
+    learning_rate: Annotated[float, Field(gt=0, description="learning rate of both networks")] = 2.5e-3
+    r1_gamma: Annotated[float, Field(ge=0, description="weight of the gradient penalty R1")] = 0.2
+    mixing: Annotated[float, Field(ge=0, le=1, description="probability of style mixing")] = 0.9
+    ada_target: Annotated[
+        float, Field(description="mean sign of D on real images that augmentation aims at")
+    ] = 0.6
+    ada_images: Annotated[int, Field(description="images over which p can rise from 0 to 1")] = 50_000
+    mirror: Annotated[bool, Field(description="left-right flips; off: anatomy is asymmetric")] = False
+    slices_per_patient: Annotated[int, Field(ge=1, description="at most so many slices of one patient")] = 60
+
+
+class InversionSettings(Settings):
+    """From a real slice to the generator's latent."""
+
+    space: Annotated[Literal["w", "w+"], Field(description="one latent for all layers, or one per layer")] = (
+        "w+"
+    )
+    steps: Annotated[int, Field(ge=1, description="optimisation steps")] = 200
+    copies: Annotated[
+        int, Field(ge=0, description="augmented copies of each labelled slice, inverted too")
+    ] = 16
+
+
+class HeadSettings(Settings):
+    """The small segmenter on the generator's features."""
+
+    size: Annotated[Literal["S", "M", "L"], Field(description="depth of the dilated convolutions")] = "S"
+    width: Annotated[int, Field(ge=1, description="channels after the projection of the features")] = 64
+    images: Annotated[int, Field(ge=1, description="training images seen")] = 3000
+    sources: Annotated[
+        tuple[Literal["generator", "discriminator", "image"], ...],
+        Field(description="what the head sees; the published method sees the generator alone"),
+    ] = ("generator",)
+
+
+class AutoshotSettings(Settings):
+    """Generated images labelled by the head teach a U-Net, so that inference needs one pass."""
+
+    samples: Annotated[int, Field(ge=1, description="generated images")] = 2000
+    truncation: Annotated[float, Field(gt=0, le=1, description="psi: how near to the mean image")] = 0.7
+    drop: Annotated[float, Field(ge=0, lt=1, description="share of the most uncertain samples left out")] = (
+        0.1
+    )
+    real: Annotated[float, Field(ge=0, lt=1, description="share of real labelled slices in each batch")] = 0.5
+
+
+class CommonSettings(Settings):
+    """What every recipe needs."""
+
+    seed: Annotated[int, Field(ge=0, description="fixes everything random")] = 0
+    device: Annotated[Literal["cpu", "cuda", "mps"], Field(description="where to train")] = "cpu"
+    threads: Annotated[int | None, Field(description="CPU threads; None: torch decides")] = None
+    cohort: CohortSettings = CohortSettings()
+    phantom: PhantomSettings = PhantomSettings()
+    prepare: PrepareSettings = PrepareSettings()
+    split: SplitSettings = SplitSettings()
+    shots: ShotSettings = ShotSettings()
+    unet: UNetSettings = UNetSettings()
+
+
+class SupervisedSettings(CommonSettings):
+    """U-Net on k labelled slices or patients, against the U-Net on all."""
+
+
+class FewshotSettings(CommonSettings):
+    """GAN on the unlabelled slices, a small segmenter on its features, beside the U-Net on the same masks."""
+
+    gan: GANSettings = GANSettings()
+    inversion: InversionSettings = InversionSettings()
+    head: HeadSettings = HeadSettings()
+    autoshot: AutoshotSettings = AutoshotSettings()
