@@ -20,8 +20,25 @@ from fewmask.core.files import make_folder, read_json, write_json
 
 
 @dataclass(frozen=True)
+class Checkpoint:
+    """One full state of a training, as a folder named after the images seen."""
+
+    folder: Path
+
+    @property
+    def tensors(self) -> Path:
+        """Weights, buffers and optimizer states of the whole objective."""
+        return self.folder / "state.safetensors"
+
+    @property
+    def numbers(self) -> Path:
+        """Everything that is not a tensor, and the checksums by which a torn checkpoint is known."""
+        return self.folder / "state.json"
+
+
+@dataclass(frozen=True)
 class Step:
-    """One resumable part of a run. It is done when its `done.json` exists and was made from the same inputs."""
+    """One resumable part of a run. Done when its `done.json` exists and was made from the same inputs."""
 
     folder: Path
 
@@ -40,10 +57,28 @@ class Step:
         """Full states of a training, the last two of them."""
         return self.folder / "checkpoints"
 
+    def checkpoint(self, images_seen: int) -> Checkpoint:
+        """The full state after `images_seen` images; names sort by age."""
+        return Checkpoint(self.checkpoints / f"{images_seen:012d}")
+
+    @property
+    def best_tensors(self) -> Path:
+        """Weights and buffers at the best smoothed validation score."""
+        return self.checkpoints / "best.safetensors"
+
+    @property
+    def best_json(self) -> Path:
+        """When the best weights were reached and with which score."""
+        return self.checkpoints / "best.json"
+
     @property
     def samples(self) -> Path:
         """Pictures that a training shows of itself."""
         return self.folder / "samples"
+
+    def sample_png(self, images_seen: int) -> Path:
+        """A grid of pictures after `images_seen` images."""
+        return self.samples / f"{images_seen:012d}.png"
 
     @property
     def model(self) -> Path:
