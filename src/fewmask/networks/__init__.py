@@ -1,0 +1,1 @@
+"""Networks as torch modules: no loss, no optimiser, no file."""
