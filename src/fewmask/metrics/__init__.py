@@ -1,0 +1,1 @@
+"""Masks to numbers: overlap, surface distances, lesions, agreement of readers, statistics over patients."""
