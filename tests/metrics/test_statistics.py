@@ -12,13 +12,14 @@ from scipy.stats import wilcoxon
 
 from fewmask.core.errors import ConfigError
 from fewmask.core.seed import stream
+from fewmask.metrics.overlap import Overlap, miou_dataset, miou_image
 from fewmask.metrics.score import Row
-from fewmask.metrics.statistics import MEAN, compare, holm, signed_rank, summarise, with_holm
+from fewmask.metrics.statistics import MEAN, compare, holm, miou, signed_rank, summarise, with_holm
 
 ROW = Row(
     arm="a", shots=3, draw=0, case="c", patient="p", class_name="lung", site="", dice=0.5, iou=0.4,
-    assd_mm=1.0, hd95_mm=2.0, ceiling=None, pixel_accuracy=0.9, empty_accuracy=0.8, prevalence=0.2, reference_ml=1.0,
-    predicted_ml=1.0, outcome="overlap",
+    assd_mm=1.0, hd95_mm=2.0, ceiling=None, pixel_accuracy=0.9, empty_accuracy=0.8, prevalence=0.2,
+    reference_ml=1.0, predicted_ml=1.0, outcome="overlap",
 )  # fmt: skip
 
 
@@ -204,3 +205,18 @@ def test_ten_thousand_resamples_are_fast_and_lean():
     start = time.perf_counter()
     summarise(rows)
     assert time.perf_counter() - start < 5.0
+
+
+def test_miou_of_rows_equals_that_of_counts():
+    counts = {
+        "lung": [Overlap(90, 95, 95, 1000), Overlap(0, 5, 5, 1000), Overlap(0, 0, 0, 1000)],
+        "heart": [Overlap(10, 20, 12, 1000), Overlap(30, 30, 40, 1000), Overlap(0, 0, 4, 1000)],
+    }
+    rows = [
+        replace(
+            ROW, case=f"c{i}", class_name=name, dice=o.dice, iou=o.iou,
+            reference_ml=o.reference * 0.02, predicted_ml=o.predicted * 0.02,
+        )
+        for name, members in counts.items() for i, o in enumerate(members)
+    ]  # fmt: skip
+    assert miou(rows) == pytest.approx({"dataset": miou_dataset(counts), "image": miou_image(counts)})

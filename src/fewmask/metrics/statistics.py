@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from scipy.stats import wilcoxon
 
 from fewmask.core.errors import ConfigError
-from fewmask.core.seed import stream
+from fewmask.metrics.bootstrap import Bootstrap, Table
 from fewmask.metrics.score import Row
 
 MEAN = "mean"
@@ -33,8 +33,6 @@ BETTER: Mapping[str, Literal["higher", "lower"]] = {
     "hd95_mm": "lower",
 }
 """The columns of a row that can be summarised, and which way is better."""
-
-_CELLS_AT_ONCE = 4_000_000
 
 
 @dataclass(frozen=True)
@@ -145,7 +143,7 @@ def summarise(
     Raises:
         ConfigError: an unknown measure.
     """
-    bootstrap = _Bootstrap(resamples, level, seed)
+    bootstrap = Bootstrap(resamples, level, seed)
     summaries = []
     for (arm, shots), members in _by_arm(rows).items():
         for class_name in (*dict.fromkeys(row.class_name for row in members), MEAN):
@@ -197,7 +195,7 @@ def compare(
         )
     left, right = (table.of(patients) for table in tables)
     differences = left.patient_means() - right.patient_means()
-    low, high = _Bootstrap(resamples, level, seed).difference(left, right)
+    low, high = Bootstrap(resamples, level, seed).difference(left, right)
     return Comparison(
         *a,
         *b,
@@ -248,92 +246,6 @@ def with_holm(comparisons: Sequence[Comparison]) -> list[Comparison]:
     return [replace(c, p_holm=p) for c, p in zip(comparisons, adjusted, strict=True)]
 
 
-@dataclass(frozen=True, eq=False)
-class _Table:
-    """Values by patient and draw: (patients, draws), NaN where a patient was not scored in a draw."""
-
-    patients: tuple[str, ...]
-    draws: tuple[int, ...]
-    values: NDArray[np.float64]
-
-    def of(self, patients: Sequence[str]) -> "_Table":
-        """Only these patients, in this order, and the draws that scored any of them."""
-        place = {patient: index for index, patient in enumerate(self.patients)}
-        values = self.values[[place[p] for p in patients]]
-        scored = np.flatnonzero(np.isfinite(values).any(axis=0))
-        return _Table(tuple(patients), tuple(self.draws[i] for i in scored), values[:, scored])
-
-    def patient_means(self) -> NDArray[np.float64]:
-        """Mean over draws of every patient, (patients,)."""
-        return np.asarray(np.nanmean(self.values, axis=1), dtype=np.float64)
-
-    def mean(self) -> float:
-        """Mean over patients and draws."""
-        return float(np.nanmean(self.values))
-
-
-class _Bootstrap:
-    """Percentile intervals of means over resampled patients and draws; weights are made once per shape."""
-
-    def __init__(self, resamples: int, level: float, seed: int) -> None:
-        self.resamples, self.level, self.seed = resamples, level, seed
-        self._kept: dict[tuple[str, int], NDArray[np.float64]] = {}
-
-    def interval(self, table: _Table) -> tuple[float | None, float | None]:
-        """Ends of the interval of the mean; None with a single patient."""
-        if len(table.patients) < 2:
-            return None, None
-        return self._ends(self._means(table, "draws"))
-
-    def difference(self, a: _Table, b: _Table) -> tuple[float | None, float | None]:
-        """Ends of the interval of mean(a) - mean(b), both over the same patients."""
-        if len(a.patients) < 2:
-            return None, None
-        other = "draws" if a.draws == b.draws else "draws of b"
-        return self._ends(self._means(a, "draws") - self._means(b, other))
-
-    def _means(self, table: _Table, draws: str) -> NDArray[np.float64]:
-        """Mean of every resample, (resamples,): sum of w_p v_d x_pd over the sum of w_p v_d where scored."""
-        patients, count = table.values.shape
-        scored = np.isfinite(table.values)
-        filled = np.where(scored, table.values, 0.0)
-        of_draws = self._weights(draws, count)
-        parts = []
-        for start, stop, of_patients in self._patient_blocks(patients):
-            v = of_draws[start:stop]
-            above = ((of_patients @ filled) * v).sum(axis=1)
-            below = ((of_patients @ scored.astype(np.float64)) * v).sum(axis=1)
-            parts.append(np.divide(above, below, out=np.full(stop - start, np.nan), where=below > 0))
-        return np.concatenate(parts)
-
-    def _patient_blocks(self, patients: int) -> Iterable[tuple[int, int, NDArray[np.float64]]]:
-        """Weights of the patients for runs of resamples, so that many patients need little memory."""
-        step = max(1, min(self.resamples, _CELLS_AT_ONCE // patients))
-        for start in range(0, self.resamples, step):
-            stop = min(start + step, self.resamples)
-            if step == self.resamples:
-                yield start, stop, self._weights("patients", patients)
-            else:
-                yield start, stop, self._drawn(stop - start, patients, "patients", start)
-
-    def _weights(self, name: str, count: int) -> NDArray[np.float64]:
-        """How often each of `count` items is drawn in each resample, (resamples, count)."""
-        if (name, count) not in self._kept:
-            self._kept[name, count] = self._drawn(self.resamples, count, name, 0)
-        return self._kept[name, count]
-
-    def _drawn(self, rows: int, count: int, name: str, start: int) -> NDArray[np.float64]:
-        chance = stream(self.seed, "bootstrap", name, count, start)
-        picks = chance.integers(0, count, size=(rows, count))
-        picks += np.arange(rows)[:, None] * count
-        return np.bincount(picks.ravel(), minlength=rows * count).reshape(rows, count).astype(np.float64)
-
-    def _ends(self, means: NDArray[np.float64]) -> tuple[float, float]:
-        tail = (1.0 - self.level) / 2.0
-        low, high = np.nanquantile(means, [tail, 1.0 - tail])
-        return float(low), float(high)
-
-
 def _by_arm(rows: Iterable[Row]) -> dict[tuple[str, int | None], list[Row]]:
     """Rows by (arm, shots), in order of first appearance."""
     groups: dict[tuple[str, int | None], list[Row]] = {}
@@ -342,7 +254,7 @@ def _by_arm(rows: Iterable[Row]) -> dict[tuple[str, int | None], list[Row]]:
     return groups
 
 
-def _table(rows: Sequence[Row], metric: str) -> _Table:
+def _table(rows: Sequence[Row], metric: str) -> Table:
     """Values by patient and draw: the mean over the classes of the mean over a patient's cases."""
     if metric not in BETTER:
         raise ConfigError("unknown measure", found=repr(metric), expected=", ".join(BETTER))
@@ -360,7 +272,7 @@ def _table(rows: Sequence[Row], metric: str) -> _Table:
     table = np.full((len(patients), len(draws)), np.nan)
     for (patient, draw), means in merged.items():
         table[row_of[patient], column_of[draw]] = sum(means) / len(means)
-    return _Table(patients, draws, table)
+    return Table(patients, draws, table)
 
 
 def _summary(
@@ -369,8 +281,8 @@ def _summary(
     class_name: str,
     metric: str,
     rows: Sequence[Row],
-    table: _Table,
-    bootstrap: _Bootstrap,
+    table: Table,
+    bootstrap: Bootstrap,
 ) -> Summary:
     """One line of the result."""
     each = table.patient_means()
@@ -396,6 +308,25 @@ def _summary(
         missed=outcomes.count("missed"),
         false_alarms=outcomes.count("false_alarm"),
     )
+
+
+def miou(rows: Iterable[Row]) -> dict[Literal["dataset", "image"], float]:
+    """Mean IoU over classes of the rows of one arm, at both levels; the two are different numbers.
+
+    "dataset" is the sum of intersections over the sum of unions of all cases (DatasetGAN's; a case weighs
+    by its volume), "image" the mean over cases (S1's). Both in 0..1.
+    """
+    by_class: dict[str, list[Row]] = {}
+    for row in rows:
+        by_class.setdefault(row.class_name, []).append(row)
+    of_dataset, of_image = [], []
+    for members in by_class.values():
+        sums = np.array([row.reference_ml + row.predicted_ml for row in members])
+        shared = np.array([row.dice for row in members]) * sums / 2.0
+        union = float((sums - shared).sum())
+        of_dataset.append(float(shared.sum()) / union if union else 1.0)
+        of_image.append(float(np.mean([row.iou for row in members])))
+    return {"dataset": float(np.mean(of_dataset)), "image": float(np.mean(of_image))}
 
 
 def _shots_text(shots: int | None) -> str:
