@@ -72,11 +72,11 @@ def resize_slices(
             out[z] += weight * held[i]
 
 
-def resize_labels(labels: NDArray[np.uint8], shape: Shape) -> NDArray[np.uint8]:
+def resize_labels(labels: NDArray[np.uint8], shape: Shape, *, background: float = 1.0) -> NDArray[np.uint8]:
     """A label map (Z, Y, X) resized: each voxel takes the label that covers most of it.
 
-    Every label present, `IGNORE` too, is resized as a fuzzy set and the largest share wins; on a tie the
-    lowest label does. Same shape: an exact copy.
+    Every label present, `IGNORE` too, is resized as a fuzzy set and the largest share wins. The share of
+    label 0 counts `background` times; on a tie 0 loses. Same shape: an exact copy.
     """
     if labels.shape == shape:
         return labels.copy()
@@ -89,7 +89,7 @@ def resize_labels(labels: NDArray[np.uint8], shape: Shape) -> NDArray[np.uint8]:
             total = np.zeros(planes.shape[1:], dtype=np.float32)
             for plane, weight in zip(planes, weights, strict=True):
                 total += np.float32(weight) * (plane == label)
-            return total
+            return total if label else total * np.float32(background * (1 - 1e-6))
 
         out[z] = _largest(share, present, shape[1:])
     return out
