@@ -1,0 +1,1 @@
+"""From generators to labels: features, pixel heads, and generated images with labels."""

@@ -1,0 +1,164 @@
+"""Auto-shot segmentation: the head labels generated images, and a U-Net learns from them.
+
+Tritrong et al. 2021, section 3.4. At test time the U-Net needs no inversion. The labels are soft; pixels
+and images the head is unsure of can be left out.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from fewmask.core.errors import ConfigError
+from fewmask.core.seed import integer
+from fewmask.core.volume import IGNORE
+from fewmask.networks.pixelhead import PixelHead
+from fewmask.networks.stylegan2 import Generator
+from fewmask.synthesis.features import FeatureStack
+from fewmask.synthesis.pixelhead import probabilities
+
+Float = NDArray[np.float32]
+
+
+@dataclass(frozen=True, eq=False)
+class LabelledSamples:
+    """Generated images with labels.
+
+    images (N, C, H, W) float32 in [-1, 1]; probabilities (N, K, H, W) float16, the head's soft labels;
+    labels (N, H, W) uint8, the most probable class; confidence (N, H, W) float16, its probability.
+    """
+
+    images: Float
+    probabilities: NDArray[np.float16]
+
+    @property
+    def labels(self) -> NDArray[np.uint8]:
+        """(N, H, W) the most probable class."""
+        return np.asarray(self.probabilities.argmax(axis=1), dtype=np.uint8)
+
+    @property
+    def confidence(self) -> Float:
+        """(N, H, W) in [0, 1]: the probability of the most probable class."""
+        return np.asarray(self.probabilities.max(axis=1), dtype=np.float32)
+
+    def uncertainty(self) -> Float:
+        """(N,) mean entropy of the pixels of an image, in units of log K: 0 sure, 1 nothing known."""
+        p = self.probabilities.astype(np.float32).clip(1e-6, 1.0)
+        entropy = -(p * np.log(p)).sum(axis=1) / np.log(p.shape[1])
+        return np.asarray(entropy.mean(axis=(1, 2)), dtype=np.float32)
+
+    def take(self, rows: NDArray[np.intp]) -> "LabelledSamples":
+        """Some of the samples."""
+        return LabelledSamples(self.images[rows], self.probabilities[rows])
+
+
+def sample_labelled(
+    generator: Generator,
+    heads: Sequence[PixelHead],
+    stack: FeatureStack,
+    count: int,
+    *,
+    seed: int,
+    truncation: float = 1.0,
+    mixing: float = 0.0,
+    batch_size: int = 16,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> Iterator[LabelledSamples]:
+    """Generate `count` images and label them with the heads, batch by batch.
+
+    Args:
+        generator: in evaluation mode.
+        heads: one or more heads on `stack`; their probabilities are averaged.
+        stack: the features the heads read; the generator's come from the true latents of each image.
+        count: images in total.
+        seed: sample n is fixed by (seed, n), whatever the batch size.
+        truncation: psi of the latents; 1 is the full variety.
+        mixing: share of images made from two latents, the second from a random layer on.
+        batch_size: images at once.
+        on_progress: called with (images done, images in total).
+
+    Yields:
+        Batches of labelled samples; `collect` joins them.
+
+    Raises:
+        ConfigError: no sample asked for, or a share outside of [0, 1].
+    """
+    if count < 1 or not 0 <= mixing <= 1:
+        raise ConfigError(
+            "auto-shot needs at least one sample, and a share of mixed ones in [0, 1]",
+            found=f"count={count}, mixing={mixing}",
+        )
+    for first in range(0, count, batch_size):
+        numbers = range(first, min(first + batch_size, count))
+        z, cuts = _draw(numbers, generator, seed, mixing)
+        with torch.no_grad():
+            one, two = (generator.mapping(part, truncation=truncation) for part in z)
+            layer = torch.arange(generator.num_ws).view(1, -1, 1)
+            ws = torch.where(layer < cuts.view(-1, 1, 1), one, two)
+            image = generator.synthesis(ws, noise="constant").clamp(-1, 1)
+        soft = probabilities(heads, stack, image, ws)
+        if on_progress is not None:
+            on_progress(numbers.stop, count)
+        yield LabelledSamples(image.numpy(), soft.numpy().astype(np.float16))
+
+
+def collect(batches: Iterator[LabelledSamples]) -> LabelledSamples:
+    """All batches in one; 64 x 64 pixels and 4 classes take 48 KiB an image."""
+    every = list(batches)
+    return LabelledSamples(
+        np.concatenate([one.images for one in every]), np.concatenate([one.probabilities for one in every])
+    )
+
+
+def most_certain(samples: LabelledSamples, share: float) -> LabelledSamples:
+    """The `share` (0, 1] of the samples with the lowest mean entropy, in their old order."""
+    if not 0 < share <= 1:
+        raise ConfigError("the share of samples to keep must lie in (0, 1]", found=f"{share}")
+    keep = np.argsort(samples.uncertainty(), kind="stable")[: max(1, round(share * len(samples.images)))]
+    return samples.take(np.sort(keep))
+
+
+def judged_labels(samples: LabelledSamples, *, min_confidence: float = 0.0) -> NDArray[np.uint8]:
+    """Labels (N, H, W) in which pixels below `min_confidence` are `IGNORE`."""
+    return np.where(samples.confidence >= min_confidence, samples.labels, np.uint8(IGNORE))
+
+
+def mix_with_real(
+    samples: LabelledSamples,
+    labels: NDArray[np.uint8],
+    images: Float,
+    masks: NDArray[np.uint8],
+    *,
+    real_share: float = 0.5,
+) -> tuple[Float, NDArray[np.uint8], NDArray[np.float64]]:
+    """Generated and real labelled images as one training set.
+
+    Returns images (N + k, C, H, W), masks (N + k, H, W) and sampling weights (N + k,) such that
+    `real_share` of what a training sees is real; the arguments of `ArraySource` and `Stream`.
+    """
+    if not 0 <= real_share <= 1:
+        raise ConfigError("the share of real images must lie in [0, 1]", found=f"{real_share}")
+    weights = np.concatenate(
+        [
+            np.full(len(labels), (1 - real_share) / len(labels)),
+            np.full(len(masks), real_share / len(masks)),
+        ]
+    )
+    return np.concatenate([samples.images, images]), np.concatenate([labels, masks]), weights
+
+
+def _draw(
+    numbers: range, generator: Generator, seed: int, mixing: float
+) -> tuple[tuple[torch.Tensor, torch.Tensor], torch.Tensor]:
+    """Two latents per sample and the layer where the second takes over (num_ws: never)."""
+    first, second, cuts = [], [], []
+    for number in numbers:
+        chance = torch.Generator().manual_seed(integer(seed, "autoshot", number))
+        first.append(torch.randn(generator.z_dim, generator=chance))
+        second.append(torch.randn(generator.z_dim, generator=chance))
+        mixed = float(torch.rand((), generator=chance)) < mixing
+        cut = int(torch.randint(1, generator.num_ws, (), generator=chance))
+        cuts.append(cut if mixed else generator.num_ws)
+    return (torch.stack(first), torch.stack(second)), torch.tensor(cuts)

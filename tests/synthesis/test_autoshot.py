@@ -1,0 +1,92 @@
+import numpy as np
+import pytest
+import torch
+
+from fewmask.core.errors import ConfigError
+from fewmask.core.volume import IGNORE
+from fewmask.networks.pixelhead import PixelHead
+from fewmask.synthesis.autoshot import (
+    LabelledSamples,
+    collect,
+    judged_labels,
+    mix_with_real,
+    most_certain,
+    sample_labelled,
+)
+from fewmask.synthesis.features import FeatureStack, GeneratorFeatures
+
+
+@pytest.fixture(scope="module")
+def stack(generator):
+    return FeatureStack([GeneratorFeatures(generator)])
+
+
+@pytest.fixture(scope="module")
+def head(generator, stack):
+    image, ws = torch.zeros(1, 1, 16, 16), torch.zeros(1, generator.num_ws, 8)
+    head = PixelHead(stack.channels(image, ws), 3, width=8)
+    head.initialise(torch.Generator().manual_seed(0))
+    return head.eval()
+
+
+def _sample(generator, head, stack, count=5, **more):
+    return collect(sample_labelled(generator, [head], stack, count, seed=0, **more))
+
+
+def test_samples_are_fixed_by_their_number(generator, head, stack):
+    one = _sample(generator, head, stack, batch_size=2, mixing=0.5)
+    other = _sample(generator, head, stack, batch_size=5, mixing=0.5)
+    assert one.images.shape == (5, 1, 16, 16)
+    assert one.probabilities.shape == (5, 3, 16, 16)
+    assert np.allclose(one.images, other.images, atol=1e-5)
+    assert np.allclose(one.probabilities, other.probabilities, atol=1e-2)
+    assert np.abs(one.images).max() <= 1
+    assert one.labels.dtype == np.uint8
+    assert one.confidence.min() >= 1 / 3 - 1e-3
+
+
+def test_truncation_takes_variety_away(generator, head, stack):
+    spread = [_sample(generator, head, stack, truncation=t).images.std(axis=0).mean() for t in (1.0, 0.3)]
+    assert spread[1] < spread[0]
+
+
+def _certain_and_not():
+    probabilities = np.full((3, 2, 4, 4), 0.5, np.float16)
+    probabilities[1, 0], probabilities[1, 1] = 0.99, 0.01
+    probabilities[2, 0], probabilities[2, 1] = 0.2, 0.8
+    return LabelledSamples(np.arange(3 * 16, dtype=np.float32).reshape(3, 1, 4, 4), probabilities)
+
+
+def test_the_most_uncertain_are_left_out():
+    samples = _certain_and_not()
+    assert samples.uncertainty()[0] == pytest.approx(1.0, abs=1e-3)
+    kept = most_certain(samples, 0.67)
+    assert np.array_equal(kept.images, samples.images[1:])
+    with pytest.raises(ConfigError, match="share"):
+        most_certain(samples, 0.0)
+
+
+def test_unsure_pixels_are_not_judged():
+    labels = judged_labels(_certain_and_not(), min_confidence=0.9)
+    assert labels.dtype == np.uint8
+    assert (labels[0] == IGNORE).all()
+    assert (labels[1] == 0).all()
+    assert (judged_labels(_certain_and_not())[2] == 1).all()
+
+
+def test_real_images_get_their_share():
+    samples = _certain_and_not()
+    images, masks, weights = mix_with_real(
+        samples, samples.labels, samples.images[:1], samples.labels[:1], real_share=0.25
+    )
+    assert len(images) == len(masks) == len(weights) == 4
+    assert weights[3:].sum() == pytest.approx(0.25)
+    assert weights.sum() == pytest.approx(1)
+    with pytest.raises(ConfigError, match="real"):
+        mix_with_real(samples, samples.labels, samples.images, samples.labels, real_share=2)
+
+
+def test_senseless_settings_are_refused(generator, head, stack):
+    for wrong in ({"count": 0}, {"mixing": 2.0}):
+        with pytest.raises(ConfigError, match="auto-shot"):
+            _sample(generator, head, stack, **wrong)
