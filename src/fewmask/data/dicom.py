@@ -18,7 +18,10 @@ OnFault = Literal["refuse", "report"]
 
 @dataclass(frozen=True)
 class Series:
-    """One series of a folder: its files by position along the slice normal, matrix (Y, X), and its faults."""
+    """One series of a folder: its files by position along the slice normal, matrix (Y, X), and its faults.
+
+    `pictures`: its images have no position in the patient (radiographs), each is a scan of its own.
+    """
 
     uid: str
     description: str
@@ -27,6 +30,7 @@ class Series:
     matrix: tuple[int, int]
     slices: int
     problems: tuple[str, ...]
+    pictures: bool
 
     def __str__(self) -> str:
         """One line for a list to choose from."""
@@ -44,7 +48,7 @@ def list_series(folder: Path) -> list[Series]:
 def read_series(
     folder: Path, uid: str | None = None, *, on_fault: OnFault = "refuse", channel: int | None = None
 ) -> Volume:
-    """The series `uid` (or its end, or the only one) of a folder: voxels (Z, Y, X) in real values (HU for CT).
+    """The series `uid` (or its end, or the only one) of a folder: voxels (Z, Y, X), real values (HU for CT).
 
     `on_fault="refuse"` raises on missing slices, uneven spacing, gantry tilt, twofold positions and mixed
     scans. `"report"` keeps the slices as they are where that means something (missing slices, uneven spacing:
@@ -183,6 +187,15 @@ def _list(found: Found) -> list[Series]:
         files = tuple(dict.fromkeys(one.path for one in layout.slices))
         problems = tuple(f"{fault.what} ({fault.found})" for fault in layout.faults)
         series.append(
-            Series(uid, first.description, first.modality, files, first.size, len(slices), problems)
+            Series(
+                uid,
+                first.description,
+                first.modality,
+                files,
+                first.size,
+                len(slices),
+                problems,
+                pictures=all(one.position is None for one in slices),
+            )
         )
     return sorted(series, key=lambda one: (-one.slices, one.uid))

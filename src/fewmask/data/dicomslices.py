@@ -156,7 +156,7 @@ def _decode(path: Path) -> tuple[Any, NDArray[Any]]:
             mend="It may be damaged. Otherwise decompress the series first (e.g. gdcmconv --raw IN OUT).",
         ) from error
     except _FAULTS as error:
-        raise damaged(path, "a DICOM file with its pixels", error) from error
+        raise damaged(path, "a DICOM file", error) from error
 
 
 def _inverted(raw: NDArray[Any], dataset: Any) -> NDArray[Any]:
@@ -167,7 +167,7 @@ def _inverted(raw: NDArray[Any], dataset: Any) -> NDArray[Any]:
 def _real_values(raw: NDArray[Any], dataset: Any, frame: int | None) -> NDArray[Any]:
     if "ModalityLUTSequence" in dataset:
         return np.asarray(apply_modality_lut(raw, dataset))
-    transform = _group(dataset, frame or 0, "PixelValueTransformationSequence") or dataset
+    transform = functional_group(dataset, frame or 0, "PixelValueTransformationSequence") or dataset
     slope, intercept = transform.get("RescaleSlope"), transform.get("RescaleIntercept")
     return rescale(raw, float(slope) if slope is not None else 1.0, float(intercept or 0.0))
 
@@ -192,9 +192,9 @@ def _slices(header: Any, path: Path) -> list[Slice]:
 def _slice(header: Any, path: Path, frame: int | None) -> Slice:
     place, plane, sizes = header, header, header
     if frame is not None:
-        place = _group(header, frame, "PlanePositionSequence") or {}
-        plane = _group(header, frame, "PlaneOrientationSequence") or {}
-        sizes = _group(header, frame, "PixelMeasuresSequence") or header
+        place = functional_group(header, frame, "PlanePositionSequence") or {}
+        plane = functional_group(header, frame, "PlaneOrientationSequence") or {}
+        sizes = functional_group(header, frame, "PixelMeasuresSequence") or header
     spacing = sizes.get("PixelSpacing") or header.get("ImagerPixelSpacing")
     thickness = sizes.get("SpacingBetweenSlices") or sizes.get("SliceThickness")
     return Slice(
@@ -207,13 +207,13 @@ def _slice(header: Any, path: Path, frame: int | None) -> Slice:
         size=(int(header.Rows), int(header.Columns)),
         spacing_mm=(float(spacing[0]), float(spacing[1])) if spacing else None,
         thickness_mm=abs(float(thickness)) if thickness else None,
-        position=_vector(place.get("ImagePositionPatient"), 3),
-        orientation=_vector(plane.get("ImageOrientationPatient"), 6),
+        position=vector(place.get("ImagePositionPatient"), 3),
+        orientation=vector(plane.get("ImageOrientationPatient"), 6),
         phases=tuple(str(header.get(name, "")) for name in PHASES),
     )
 
 
-def _group(header: Any, frame: int, name: str) -> Any:
+def functional_group(header: Any, frame: int, name: str) -> Any:
     """The functional group `name` of one frame of a multi-frame image: its own or the shared one."""
     for groups, index in (("PerFrameFunctionalGroupsSequence", frame), ("SharedFunctionalGroupsSequence", 0)):
         sequence = header.get(groups)
@@ -222,7 +222,8 @@ def _group(header: Any, frame: int, name: str) -> Any:
     return None
 
 
-def _vector(values: Any, length: int) -> NDArray[np.float64] | None:
+def vector(values: Any, length: int) -> NDArray[np.float64] | None:
+    """`length` numbers of a DICOM value; None if it is absent or of another length."""
     if values is None or len(values) != length:
         return None
     return np.array([float(value) for value in values])

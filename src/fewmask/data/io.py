@@ -14,12 +14,14 @@ from numpy.typing import NDArray
 from fewmask.core.errors import DataError
 from fewmask.core.volume import Grid, Mask, Volume
 from fewmask.data.dicom import list_series, read_dicom_file, read_dicom_grid, read_series
+from fewmask.data.dicomseg import is_dicom_seg, merge_segments, read_dicom_seg, read_dicom_seg_grid
 from fewmask.data.filetype import (
     DICOM,
     ITK,
     NIFTI,
     PICTURES,
     READABLE,
+    content_of,
     is_dicom,
     require_file,
     suffix_of,
@@ -62,7 +64,8 @@ def read_mask(path: Path, *, threshold: float | None = None) -> Mask:
     """The label map in a file, as the smallest unsigned integers that hold its values.
 
     Args:
-        path: as for `read_volume`; a picture with a palette gives its palette indices.
+        path: as for `read_volume`, or a DICOM-SEG whose segments do not overlap (values 1, 2, ... in their
+            order); a picture with a palette gives its palette indices.
         threshold: with it, voxels >= threshold become 1 and all others 0 (anti-aliased or 0/255 masks).
 
     Raises:
@@ -70,12 +73,11 @@ def read_mask(path: Path, *, threshold: float | None = None) -> Mask:
             65535, and JPEG files, whose compression invents labels.
     """
     path = Path(path)
-    picture = suffix_of(path) in (".png", ".jpg", ".jpeg")
-    volume = read_picture(path, indices=threshold is None) if picture else read_volume(path)
+    volume = _read_labels(path, indices=threshold is None)
     if threshold is not None:
-        voxels = (np.greater_equal(volume.voxels, threshold)).astype(np.uint8)
+        voxels = np.greater_equal(volume.voxels, threshold).astype(np.uint8)
         return Mask(voxels, volume.affine, volume.notes)
-    if suffix_of(path) in (".jpg", ".jpeg"):
+    if path.is_file() and content_of(path) == "a JPEG picture":
         raise DataError(
             "a JPEG cannot hold labels: its compression changes them",
             where=str(path),
@@ -97,6 +99,8 @@ def read_grid(path: Path, *, series: str | None = None) -> Grid:
     if path.is_dir():
         return read_dicom_grid(path, series)
     kind = _format(path)
+    if kind == "dicom" and is_dicom_seg(path):
+        return read_dicom_seg_grid(path)
     readers = {"dicom": read_dicom_grid, "nifti": read_nifti_grid, "itk": read_itk_grid}
     return readers.get(kind, read_picture_grid)(path)
 
@@ -155,8 +159,9 @@ def _scans_in(folder: Path) -> list[Path]:
     if not any(suffix_of(file) in DICOM or is_dicom(file) for file in rest):
         return scans
     series = list_series(folder)
-    if len(series) > 1 and all(len(one.files) == 1 for one in series):
-        return sorted([*scans, *(one.files[0] for one in series)])
+    single = all(one.pictures or len(one.files) == 1 for one in series)
+    if single and sum(len(one.files) for one in series) > 1:
+        return sorted([*scans, *(file for one in series for file in one.files)])
     return [*scans, folder] if series else scans
 
 
@@ -192,6 +197,17 @@ def _write(path: Path, volume: Volume, classes: Mapping[str, int] | None) -> Pat
     return write_itk(path, volume, classes=classes)
 
 
+def _read_labels(path: Path, *, indices: bool) -> Volume:
+    """What a mask file holds, before its values are judged."""
+    if path.is_file() and is_dicom_seg(path):
+        mask, classes = merge_segments(read_dicom_seg(path), str(path))
+        named = ", ".join(f"{value} {name}" for name, value in classes.items())
+        return Mask(mask.voxels, mask.affine, (f"its segments are {named}",))
+    if suffix_of(path) in (".png", ".jpg", ".jpeg"):
+        return read_picture(path, indices=indices)
+    return read_volume(path)
+
+
 def _labels(voxels: NDArray[Any], path: Path) -> NDArray[Any]:
     """`voxels` as the smallest unsigned integers, or a `DataError` that says which values are no labels."""
     if voxels.dtype.kind == "b":
@@ -205,6 +221,6 @@ def _labels(voxels: NDArray[Any], path: Path) -> NDArray[Any]:
             where=str(path),
             found=f"{voxels.dtype} from {low:g} to {high:g}, {odd.size} voxels such as {odd.flat[0]:g}",
             expected="0 for background and one whole number per class",
-            mend="If this is a probability or anti-aliased map, give a threshold; if an image, correct the path.",
+            mend="If this is a probability or anti-aliased map, give a threshold.",
         )
     return voxels.astype(np.uint8 if high <= 255 else np.uint16)
