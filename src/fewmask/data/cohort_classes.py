@@ -1,0 +1,58 @@
+"""Which classes a cohort has and which label value each wears."""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from fewmask.core.errors import ConfigError
+from fewmask.core.files import read_json
+from fewmask.core.volume import IGNORE
+from fewmask.data.case import FOREGROUND
+
+CLASSES_JSON = "classes.json"
+"""The file beside a cohort that declares its classes: {"anterior": 1, "posterior": 2}."""
+
+HOW_TO_DECLARE = (
+    'Declare every class: a classes.json beside the masks, e.g. {"anterior": 1, "posterior": 2}, '
+    "or the argument classes=."
+)
+
+
+def valid_classes(classes: Mapping[str, Any], where: str) -> dict[str, int]:
+    """`classes` when it is a proper declaration: names to the values 1..n, each once, in any order.
+
+    Raises:
+        ConfigError: an empty declaration, a value that is no whole number, twice the same value, or a gap.
+    """
+    values = list(classes.values())
+    whole = all(isinstance(value, int) and not isinstance(value, bool) for value in values)
+    names = all(isinstance(name, str) and name.strip() for name in classes)
+    if classes and whole and names and sorted(values) == list(range(1, len(values) + 1)):
+        if len(values) >= IGNORE:
+            raise ConfigError(f"{len(values)} classes are more than a mask can hold (254)", where=where)
+        return dict(classes)
+    raise ConfigError(
+        "is not a declaration of classes",
+        where=where,
+        found=str(dict(classes)),
+        expected="class names with the label values 1, 2, ... n, each once "
+        f"(0 is the background, {IGNORE} means unjudged; neither is declared)",
+        mend="Correct the values; masks with other values must be relabelled to 1..n first.",
+    )
+
+
+def declared_classes(folder: Path) -> dict[str, int] | None:
+    """The classes of the `classes.json` in `folder`; None when there is no such file."""
+    path = folder / CLASSES_JSON
+    if not path.is_file():
+        return None
+    value = read_json(path)
+    if not isinstance(value, dict):
+        raise ConfigError("is not a declaration of classes", where=str(path), mend=HOW_TO_DECLARE)
+    return valid_classes({key: number for key, number in value.items() if number != 0}, str(path))
+
+
+def classes_from_names(names: Iterable[str]) -> dict[str, int]:
+    """Classes 1..n in sorted order of their names; one class "foreground" when there are no names."""
+    unique = sorted(set(names))
+    return {name: value for value, name in enumerate(unique, start=1)} or {FOREGROUND: 1}

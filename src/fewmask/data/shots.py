@@ -1,0 +1,241 @@
+"""Which few masks may be used: nested k-shot draws of patients or of slices.
+
+The rule of a draw, for patients and slices alike: patients come in random order. As long as a class has
+not been shown, the next `LOOK_AHEAD` patients are looked at and the one is taken that shows most of the
+missing classes (the earliest, if several do), as a person would who chooses what to draw. Then patients
+come as they are. For slices, the patient's slice is the one with most missing classes, chance deciding
+among equals; slices without any class are never taken, and a patient gives a second slice only when every
+patient has given one.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from fewmask.core.errors import ConfigError, DataError
+from fewmask.core.seed import stream
+from fewmask.data.case import Case, Cohort
+from fewmask.data.case_voxels import read_case_mask
+
+Unit = Literal["patient", "slice"]
+LOOK_AHEAD = 16
+
+
+@dataclass(frozen=True)
+class Shot:
+    """One labelled thing: a whole patient (`case` None), or slice `z` of a case."""
+
+    patient: str
+    case: str | None = None
+    z: int | None = None
+
+
+@dataclass(frozen=True)
+class Shots:
+    """Nested k-shot draws. `draws[d]` is an order of shots; its first k are the k-shot set of draw d."""
+
+    unit: Unit
+    counts: tuple[int, ...]
+    draws: tuple[tuple[Shot, ...], ...]
+
+    def take(self, draw: int, count: int) -> tuple[Shot, ...]:
+        """The first `count` shots of a draw.
+
+        Raises:
+            ConfigError: more than were drawn.
+        """
+        if count > len(self.draws[draw]):
+            raise ConfigError(f"{count} shots asked for, {len(self.draws[draw])} were drawn")
+        return self.draws[draw][:count]
+
+    def cases(self, cohort: Cohort, draw: int, count: int) -> tuple[Case, ...]:
+        """The labelled cases among the first `count` shots of a draw; for slices, each case once."""
+        shots = self.take(draw, count)
+        patients = {shot.patient for shot in shots if shot.case is None}
+        names = {shot.case for shot in shots}
+        return tuple(case for case in cohort.labelled if case.name in names or case.patient in patients)
+
+    def slices(self, draw: int, count: int) -> dict[str, tuple[int, ...]]:
+        """The chosen slices by case, sorted; empty for shots of whole patients."""
+        chosen: dict[str, list[int]] = {}
+        for shot in self.take(draw, count):
+            if shot.case is not None and shot.z is not None:
+                chosen.setdefault(shot.case, []).append(shot.z)
+        return {case: tuple(sorted(numbers)) for case, numbers in chosen.items()}
+
+    @property
+    def patients(self) -> tuple[str, ...]:
+        """Every patient of any draw, sorted."""
+        return tuple(sorted({shot.patient for draw in self.draws for shot in draw}))
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON values."""
+        draws = [[[shot.patient, shot.case, shot.z] for shot in draw] for draw in self.draws]
+        return {"unit": self.unit, "counts": list(self.counts), "draws": draws}
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> "Shots":
+        """From `to_json`'s values; a `DataError` when they are not."""
+        try:
+            draws = tuple(tuple(Shot(*shot) for shot in draw) for draw in value["draws"])
+            return cls(value["unit"], tuple(value["counts"]), draws)
+        except (KeyError, TypeError) as error:
+            raise DataError(f"is not a record of shots ({error})", mend="Draw them again.") from error
+
+
+def draw_shots(
+    cases: Sequence[Case],
+    cohort: Cohort,
+    *,
+    shots: Sequence[int],
+    draws: int,
+    seed: int,
+    unit: Unit = "patient",
+    reader: str | None = None,
+) -> Shots:
+    """Draw which training patients, or which slices of them, count as labelled.
+
+    Only as many masks are read as the rule above needs.
+
+    Args:
+        cases: of the training part (`Split.cases(cohort, "train")`); unlabelled ones are passed over.
+        cohort: for the meaning of the masks.
+        shots: the wanted k, e.g. (1, 3, 8).
+        draws: how many independent orders.
+        seed: of the draws.
+        unit: "patient": all labelled cases of k patients; "slice": k slices.
+        reader: whose masks; default: the cohort's.
+
+    Raises:
+        ConfigError: k below 1, or larger than the number of labelled patients (or slices).
+        DataError: the masks of a k-shot set are all empty.
+    """
+    if not shots or min(shots) < 1 or draws < 1:
+        raise ConfigError("shots and draws must be at least 1", found=f"shots {list(shots)}, draws {draws}")
+    pool = _Pool(cases, cohort, reader or cohort.reader, unit)
+    most = max(shots)
+    if unit == "patient" and most > len(pool.cases):
+        raise _too_many(most, len(pool.cases), "labelled training patients")
+    orders = []
+    for draw in range(draws):
+        order = tuple(_order(pool, most, seed, draw))
+        if len(order) < most and pool.all_empty():
+            raise _empty(min(shots), draw, "all masks of the training part are empty")
+        if len(order) < most:
+            raise _too_many(most, len(order), "labelled slices with any class")
+        if not any(pool.classes_of(shot) for shot in order[: min(shots)]):
+            names = ", ".join(shot.patient for shot in order[: min(shots)])
+            raise _empty(min(shots), draw, f"the masks of {names}")
+        orders.append(order)
+    return Shots(unit, tuple(shots), tuple(orders))
+
+
+def _too_many(wanted: int, there: int, what: str) -> ConfigError:
+    return ConfigError(
+        f"{wanted} shots, but only {there} {what}",
+        where="shots",
+        expected=f"at most {there}",
+        mend="Ask for fewer shots, label more patients, or give less to validation and test.",
+    )
+
+
+def _empty(count: int, draw: int, found: str) -> DataError:
+    return DataError(
+        f"the masks are empty in all {count} shots of draw {draw}",
+        found=found,
+        expected="at least one labelled voxel to learn from",
+        mend="Use more shots, or check that the masks show the declared classes.",
+    )
+
+
+class _Pool:
+    """The labelled training patients and which classes each slice of theirs shows, read when asked for."""
+
+    def __init__(self, cases: Sequence[Case], cohort: Cohort, reader: str, unit: Unit) -> None:
+        self.cohort = cohort
+        self.reader = reader
+        self.unit = unit
+        self.cases: dict[str, list[Case]] = {}
+        for case in sorted(cases, key=lambda one: one.name):
+            if case.masks_of(reader):
+                self.cases.setdefault(case.patient, []).append(case)
+        self._shown: dict[str, dict[int, frozenset[int]]] = {}
+
+    def slices(self, case: Case) -> dict[int, frozenset[int]]:
+        """The label values of every slice of a case that has any."""
+        if case.name not in self._shown:
+            voxels = read_case_mask(case, self.cohort, reader=self.reader).voxels
+            values = sorted(self.cohort.classes.values())
+            present = np.stack([(voxels == value).any(axis=(1, 2)) for value in values], axis=1)
+            self._shown[case.name] = {
+                int(z): frozenset(values[column] for column in np.flatnonzero(present[z]))
+                for z in np.flatnonzero(present.any(axis=1))
+            }
+        return self._shown[case.name]
+
+    def candidates(self, patient: str) -> dict[Shot, frozenset[int]]:
+        """What may be taken of a patient, with the label values that it shows."""
+        if self.unit == "slice":
+            return {
+                Shot(patient, case.name, z): shown
+                for case in self.cases[patient]
+                for z, shown in self.slices(case).items()
+            }
+        shown = [values for case in self.cases[patient] for values in self.slices(case).values()]
+        return {Shot(patient): frozenset().union(*shown)}
+
+    def classes_of(self, shot: Shot) -> frozenset[int]:
+        """The label values that a shot shows."""
+        return self.candidates(shot.patient)[shot]
+
+    def all_empty(self) -> bool:
+        """Whether no case shows any class."""
+        return not any(self.slices(case) for cases in self.cases.values() for case in cases)
+
+
+def _order(pool: _Pool, count: int, seed: int, draw: int) -> Iterator[Shot]:
+    """The first `count` shots of a draw; fewer when there are no more."""
+    names = sorted(pool.cases)
+    waiting = [names[number] for number in stream(seed, "shots", pool.unit, draw).permutation(len(names))]
+    missing = set(pool.cohort.classes.values())
+    taken: set[Shot] = set()
+    later: list[str] = []
+    while len(taken) < count and (waiting or later):
+        if not waiting:
+            waiting, later = later, []
+        patient = _next_patient(pool, waiting, missing, taken)
+        waiting.remove(patient)
+        left = {shot: shown for shot, shown in pool.candidates(patient).items() if shot not in taken}
+        if not left:
+            continue
+        shot = _best(left, missing, seed, draw, len(taken))
+        missing -= left[shot]
+        taken.add(shot)
+        if pool.unit == "slice":
+            later.append(patient)
+        yield shot
+
+
+def _next_patient(pool: _Pool, waiting: Sequence[str], missing: set[int], taken: set[Shot]) -> str:
+    """The first waiting patient; while classes are missing, of the next few the one that shows most of them."""
+    if not missing:
+        return waiting[0]
+    best, most = waiting[0], 0
+    for patient in waiting[:LOOK_AHEAD]:
+        left = [shown for shot, shown in pool.candidates(patient).items() if shot not in taken]
+        new = max((len(shown & missing) for shown in left), default=0)
+        if new > most:
+            best, most = patient, new
+        if most == len(missing):
+            break
+    return best
+
+
+def _best(left: Mapping[Shot, frozenset[int]], missing: set[int], seed: int, draw: int, number: int) -> Shot:
+    """The shot with most missing classes; chance decides among equals."""
+    most = max(len(shown & missing) for shown in left.values())
+    equal = [shot for shot, shown in left.items() if len(shown & missing) == most]
+    chance = stream(seed, "shots", "slice", draw, number)
+    return equal[int(chance.integers(len(equal)))]
