@@ -116,6 +116,51 @@ class Step:
 
 
 @dataclass(frozen=True)
+class ModelFolder:
+    """A finished segmenter on the disk."""
+
+    folder: Path
+
+    @property
+    def model_json(self) -> Path:
+        """What the network is, how scans are prepared for it, and the checksum of its weights."""
+        return self.folder / "model.json"
+
+    @property
+    def weights(self) -> Path:
+        """The weights."""
+        return self.folder / "model.safetensors"
+
+
+@dataclass(frozen=True)
+class MaskFolder:
+    """Masks of many scans on their native grids, as `fewmask segment` and a run's arms leave them.
+
+    A scan is known by its name, which may hold slashes when scans lie in folders.
+    """
+
+    folder: Path
+
+    def mask(self, name: str, suffix: str) -> Path:
+        """The mask of a scan; the suffix (".nii.gz") chooses the format."""
+        return self.folder / f"{name}{suffix}"
+
+    def picture(self, name: str) -> Path:
+        """The mask's outline on the scan."""
+        return self.folder / "pictures" / f"{name}.png"
+
+    @property
+    def journal_jsonl(self) -> Path:
+        """One line per scan: done or quarantined, with the reason."""
+        return self.folder / "journal.jsonl"
+
+    @property
+    def confidences_csv(self) -> Path:
+        """The scans that were segmented, the least certain first: the list to review."""
+        return self.folder / "confidences.csv"
+
+
+@dataclass(frozen=True)
 class Run:
     """The folder of one run. Made by `Run.open`; the same command on the same folder resumes."""
 

@@ -1,0 +1,295 @@
+"""Training of a segmenter on prepared images with masks."""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from lightning_fabric import Fabric
+from numpy.typing import NDArray
+from torch import nn
+
+from fewmask.core.errors import ConfigError, DataError, ShapeError
+from fewmask.core.run import Step
+from fewmask.core.seed import integer
+from fewmask.core.volume import IGNORE
+from fewmask.data.augment import StrongAugment
+from fewmask.data.batches import ArraySource, PatchSource, Source, Stream
+from fewmask.data.prepare import Preparation
+from fewmask.networks.unet import WIDTHS
+from fewmask.objectives.segmentation import Schedule, SegmentationObjective
+from fewmask.segmenter.model import Design, Segmenter
+from fewmask.segmenter.windows import slide
+from fewmask.training.checkpoint import load_best
+from fewmask.training.loop import fit
+
+
+@dataclass(frozen=True, eq=False)
+class Labelled:
+    """Prepared images (C, *S) in [-1, 1] with masks (*S) uint8 of label values, 255 unjudged; of any sizes.
+
+    S is (H, W) for slices, (D, H, W) for volumes. Arrays (N, C, *S) and (N, *S) will do as well.
+    """
+
+    images: Sequence[NDArray[np.floating]]
+    masks: Sequence[NDArray[np.uint8]]
+
+    def __post_init__(self) -> None:
+        """Check that every image has a mask of its size."""
+        object.__setattr__(self, "images", list(self.images))
+        object.__setattr__(self, "masks", list(self.masks))
+        if len(self.images) == 0 or len(self.images) != len(self.masks):
+            raise ShapeError(
+                "every training image needs its mask",
+                found=f"{len(self.images)} images, {len(self.masks)} masks",
+                expected="the same number, at least one",
+            )
+        for number, (image, mask) in enumerate(zip(self.images, self.masks, strict=True)):
+            if image.shape[1:] != mask.shape:
+                raise ShapeError(
+                    "a mask has another size than its image",
+                    where=f"image {number}",
+                    found=f"image {image.shape}, mask {mask.shape}",
+                    expected="(C, H, W) and (H, W), or (C, D, H, W) and (D, H, W)",
+                )
+
+
+@dataclass(frozen=True)
+class FitSettings:
+    """How a segmenter is trained. Every field is JSON-able through `dataclasses.asdict`."""
+
+    widths: tuple[int, ...] = WIDTHS
+    """Channels per level of the U-Net, the finest first."""
+    patch: tuple[int, ...] | None = None
+    """What the network sees at once, in prepared voxels; None: the largest image, if that is one slice."""
+    images: int = 3200
+    """Images to see."""
+    batch_size: int = 8
+    """Images per update."""
+    lr: float = 2e-3
+    """Highest learning rate; it falls to 0 along a cosine."""
+    weight_decay: float = 1e-2
+    """AdamW's weight decay."""
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    """AdamW, or nnU-Net's SGD (then use lr 0.01)."""
+    average: int = 0
+    """Half-life in images of the moving average of weights that is kept instead of the last ones; 0: none."""
+    augment: StrongAugment | None = field(default_factory=StrongAugment)
+    """How images are varied; None: not at all."""
+    foreground: float = 0.33
+    """Share of patches that are centred on a structure, where patches are smaller than images."""
+    class_weights: tuple[float, ...] = ()
+    """Weights of the cross-entropy, the background first; empty: all 1."""
+    validate_every: int | None = None
+    """Images between validations; None: a twentieth of the training."""
+    checkpoint_every: int | None = None
+    """Images between checkpoints; None: a tenth of the training."""
+
+
+def fit_segmenter(
+    data: Labelled | Source,
+    preparation: Preparation,
+    classes: Mapping[str, int],
+    *,
+    settings: FitSettings,
+    step: Step,
+    seed: int,
+    fabric: Fabric,
+    validation: Labelled | None = None,
+    may_be_absent: Sequence[str] = (),
+    about: Mapping[str, Any] | None = None,
+    label: str = "unet",
+) -> Segmenter:
+    """Train a U-Net and write it to `step.model`; the same call again resumes, or loads what is finished.
+
+    Args:
+        data: prepared images with masks; or a `Source` of both (then `settings.patch` must say their size).
+        preparation: how the images were prepared; kept in the model.
+        classes: class name -> label value in the masks, without the background.
+        settings: how to train.
+        step: the folder of this training.
+        seed: fixes weights, order and augmentation.
+        fabric: where to compute (`training.launch`).
+        validation: prepared images of patients that are not trained on; the weights with the best smoothed
+            Dice are kept. None: the schedule's last weights are.
+        may_be_absent: classes that many scans do not have.
+        about: what to tell about the training data in the model (JSON values).
+        label: name of the training in logs.
+
+    Raises:
+        DataError: a mask holds a label value that nobody declared, or no class at all.
+        ShapeError: images and masks do not fit.
+        ConfigError: a setting is out of range.
+    """
+    design = Design(
+        classes=classes,
+        preparation=preparation,
+        patch=_patch(data, settings),
+        widths=settings.widths,
+        flips=settings.augment.spatial.flips if settings.augment else (),
+        may_be_absent=tuple(may_be_absent),
+        about=dict(about or {}),
+    )
+    inputs = _inputs(data, validation, design, settings, seed, label)
+    if step.result(inputs) is not None:
+        return Segmenter.load(step.model, device=fabric.device)
+    source = _source(data, design, settings)
+    held_out = None if validation is None else _encoded(validation, design.labels, "validation")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(integer(seed, label, "weights"))
+        network = design.build()
+    objective = SegmentationObjective(
+        network,
+        Schedule(settings.lr, settings.images, warm_up=0.05),
+        classes=len(design.labels),
+        optimizer=settings.optimizer,
+        weight_decay=settings.weight_decay,
+        class_weights=settings.class_weights,
+        average=settings.average,
+    )
+    fitted = fit(
+        objective,
+        Stream(source, settings.batch_size, seed=seed, name=label, augment=settings.augment),
+        step,
+        images=settings.images,
+        seed=seed,
+        fabric=fabric,
+        checkpoint_every=settings.checkpoint_every or max(settings.images // 10, 1),
+        report_every=max(settings.images // 40, 1),
+        validate=None if held_out is None else lambda: pooled_dice(objective.result, held_out, design),
+        validate_every=settings.validate_every or max(settings.images // 20, 1),
+        label=label,
+    )
+    best = load_best(step, objective.modules()) if held_out is not None else {}
+    segmenter = Segmenter(objective.result.eval().requires_grad_(False), design)
+    if fabric.global_rank == 0:
+        segmenter.save(step.model)
+        step.finish(inputs, {"images_seen": fitted.images_seen, "best": best})
+    fabric.barrier()
+    return segmenter
+
+
+@torch.no_grad()
+def pooled_dice(network: nn.Module, data: Labelled, design: Design) -> float:
+    """Mean over classes of the Dice over all voxels of all images together, 0..1; unjudged voxels left out.
+
+    `data` holds the network's class numbers. A class that is neither there nor found counts as 1.
+    """
+    network.eval()
+    device = next(network.parameters()).device
+    count = len(design.labels)
+    table = np.zeros((count, count), dtype=np.int64)
+    for image, mask in zip(data.images, data.masks, strict=True):
+        pixels = torch.from_numpy(np.ascontiguousarray(image, dtype=np.float32))[None].to(device)
+        answer = slide(network, pixels, design.patch, classes=count)[0].argmax(dim=0).cpu().numpy()
+        judged = mask != IGNORE
+        pairs = answer[judged] * count + mask[judged]
+        table += np.bincount(pairs.ravel(), minlength=count**2).reshape(count, count)
+    both = np.diagonal(table)[1:]
+    either = (table.sum(axis=0) + table.sum(axis=1))[1:]
+    return float(np.where(either > 0, 2 * both / np.maximum(either, 1), 1.0).mean())
+
+
+def encode(mask: NDArray[np.uint8], labels: Sequence[int], where: str) -> NDArray[np.uint8]:
+    """Label values as the network's class numbers; `IGNORE` stays. `DataError` on an undeclared value."""
+    table = np.full(256, IGNORE, dtype=np.uint8)
+    table[list(labels)] = np.arange(len(labels))
+    strange = sorted(set(np.unique(mask).tolist()) - {*labels, IGNORE})
+    if strange:
+        raise DataError(
+            "a mask holds label values that no class declares",
+            where=where,
+            found=", ".join(map(str, strange)),
+            expected=f"{', '.join(map(str, labels))} or {IGNORE} (unjudged)",
+            mend="Declare the class, or set these voxels to 0 or 255.",
+        )
+    return np.asarray(table[mask])
+
+
+class EncodedSource:
+    """Another source whose masks come as the network's class numbers."""
+
+    def __init__(self, source: Source, labels: Sequence[int]) -> None:
+        self.source, self.labels = source, labels
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def fetch(
+        self, indices: Sequence[int], chance: np.random.Generator
+    ) -> tuple[NDArray[np.float32], NDArray[np.uint8] | None]:
+        """Images (B, C, *S) and masks (B, *S)."""
+        images, masks = self.source.fetch(indices, chance)
+        where = f"training images {list(indices)}"
+        return images, None if masks is None else encode(masks, self.labels, where)
+
+
+def _patch(data: Labelled | Source, settings: FitSettings) -> tuple[int, ...]:
+    """The patch asked for, or the largest slice; either rounded up to what the network can halve."""
+    wanted = settings.patch
+    if wanted is None:
+        if not isinstance(data, Labelled) or data.images[0].ndim != 3:
+            raise ConfigError(
+                "volumes and image sources need a patch size",
+                where="patch",
+                mend="Set patch to (H, W) or (D, H, W), e.g. patch=(64, 64, 64).",
+            )
+        wanted = tuple(max(image.shape[axis] for image in data.images) for axis in (1, 2))
+    multiple = 2 ** (len(settings.widths) - 1)
+    return tuple(-(-n // multiple) * multiple for n in wanted)
+
+
+def _source(data: Labelled | Source, design: Design, settings: FitSettings) -> Source:
+    """Whole images where all have the patch's size, else patches; with class numbers for label values."""
+    if not isinstance(data, Labelled):
+        return EncodedSource(data, design.labels)
+    encoded = _encoded(data, design.labels, "training")
+    if not any(((mask > 0) & (mask != IGNORE)).any() for mask in encoded.masks):
+        raise DataError(
+            "no training mask shows any class",
+            found=f"{len(encoded.masks)} empty masks",
+            expected=f"some of {', '.join(design.classes)}",
+            mend="Choose other labelled images.",
+        )
+    if all(image.shape[1:] == design.patch for image in encoded.images):
+        return ArraySource(np.stack(encoded.images), np.stack(encoded.masks))
+    return PatchSource(encoded.images, encoded.masks, design.patch, foreground=settings.foreground)
+
+
+def _encoded(data: Labelled, labels: Sequence[int], part: str) -> Labelled:
+    masks = [encode(mask, labels, f"{part} mask {number}") for number, mask in enumerate(data.masks)]
+    return Labelled(data.images, masks)
+
+
+def _inputs(
+    data: Labelled | Source,
+    validation: Labelled | None,
+    design: Design,
+    settings: FitSettings,
+    seed: int,
+    label: str,
+) -> dict[str, Any]:
+    """What a training is made from, as JSON values: done twice from the same, it is not done again."""
+    plain = {
+        "label": label,
+        "seed": seed,
+        "settings": asdict(settings),
+        "design": {name: value for name, value in design.to_json().items() if name != "about"},
+        "data": _fingerprint(data) if isinstance(data, Labelled) else f"{len(data)} images of a source",
+        "validation": "none" if validation is None else _fingerprint(validation),
+    }
+    as_json: dict[str, Any] = json.loads(json.dumps(plain))
+    return as_json
+
+
+def _fingerprint(data: Labelled) -> str:
+    """SHA-256 over sizes and values of all images and masks."""
+    digest = hashlib.sha256()
+    for image, mask in zip(data.images, data.masks, strict=True):
+        for array in (image, mask):
+            digest.update(f"{array.shape} {array.dtype}".encode())
+            digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
