@@ -105,7 +105,7 @@ def damaged(path: Path, expected: str, cause: BaseException | str = "") -> DataE
         f"cannot be read as {expected}",
         where=str(path),
         found=f"{path.stat().st_size} bytes; {reason}" if reason else f"{path.stat().st_size} bytes",
-        mend="It is damaged or cut short: copy or export it again.",
+        mend="Copy or export it again: it is damaged or cut short.",
     )
 
 

@@ -117,8 +117,8 @@ def _kind(path: Path) -> str:
 
 def _header(path: Path) -> Any:
     require_file(path)
-    if path.suffix.lower() == ".mhd":
-        _check_raw(path)
+    if path.suffix.lower() in _KINDS:
+        _check_meta(path)
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(path))
     reader.SetImageIO("MetaImageIO" if path.suffix.lower() in _KINDS else "NrrdImageIO")
@@ -148,21 +148,52 @@ def _grid(reader: Any, path: Path) -> tuple[Grid, tuple[str, ...]]:
     return Grid((int(z), int(y), int(x)), made.affine), made.notes
 
 
-def _check_raw(path: Path) -> None:
-    """An MHD header names the file that holds its voxels; it must lie there."""
-    lines = path.read_text(encoding="latin-1").splitlines()
+def _check_meta(path: Path) -> None:
+    """A MetaImage header tells where its voxels are and how many bytes they take; both must hold."""
+    with path.open("rb") as stream:
+        head = stream.read(65536)
+    text, found, rest = head.partition(b"ElementDataFile")
+    lines = text.decode("latin-1").splitlines()
     fields = dict([part.strip() for part in line.split("=", 1)] for line in lines if "=" in line)
-    raw = fields.get("ElementDataFile", "")
-    if not raw or raw in ("LOCAL", "LIST") or "%" in raw:
+    first_line = rest.partition(b"\n")[0]
+    name = first_line.decode("latin-1").strip(" =\t\r")
+    if not found or name == "LIST" or "%" in name:
         return
-    if not (path.parent / raw).is_file():
+    local = name.upper() == "LOCAL"
+    holder = path if local else path.parent / name
+    if not holder.is_file():
         raise DataError(
             "the file with its voxels is missing",
             where=str(path),
-            found=f"no {raw} in {path.parent}",
-            expected=f"{raw}, named by ElementDataFile in the header",
+            found=f"no {name} in {path.parent}",
+            expected=f"{name}, named by ElementDataFile in the header",
             mend="Copy the .raw (or .zraw) file beside the .mhd; if it was renamed, correct ElementDataFile.",
         )
+    there = holder.stat().st_size - (len(text) + len(found) + len(first_line) + 1 if local else 0)
+    needed = _meta_bytes(fields)
+    if there < needed:
+        raise DataError(
+            "is cut short: voxels are missing at its end",
+            where=str(holder),
+            found=f"{there} bytes of voxels",
+            expected=f"{needed} bytes, from the header{'' if local else ' ' + path.name}",
+            mend="Copy or export it again; the transfer was probably interrupted.",
+        )
+
+
+def _meta_bytes(fields: Mapping[str, str]) -> int:
+    """How many bytes of voxels a MetaImage header announces; 0 if it does not say."""
+    if fields.get("CompressedData", "False") == "True":
+        size = fields.get("CompressedDataSize", "0")
+        return int(size) if size.isdigit() else 0
+    sizes = {word: np.dtype(name).itemsize for name, word in _META_TYPES.items()}
+    counts = fields.get("DimSize", "0").split()
+    if not all(count.isdigit() for count in counts):
+        return 0
+    channels = fields.get("ElementNumberOfChannels", "1")
+    return (
+        int(np.prod([int(n) for n in counts])) * sizes.get(fields.get("ElementType", ""), 0) * int(channels)
+    )
 
 
 def _last_line(error: BaseException) -> str:

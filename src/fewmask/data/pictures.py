@@ -161,7 +161,10 @@ def _read_tiff(path: Path, channel: int | None) -> Volume:
             shape, samples, affine, notes = _layout(tiff, path)
             try:
                 voxels = tiff.series[0].asarray()
-            except ValueError:  # a compression that tifffile leaves to an optional package; libtiff knows it
+            except ValueError as error:
+                if "imagecodecs" not in str(error):
+                    raise
+                # A compression that tifffile leaves to an optional package; libtiff knows it.
                 with quiet_itk():
                     voxels = sitk.GetArrayFromImage(sitk.ReadImage(str(path), imageIO="TIFFImageIO"))
     except DataError:
