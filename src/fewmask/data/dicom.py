@@ -78,7 +78,7 @@ def read_dicom_grid(path: Path, uid: str | None = None) -> Grid:
         slices = list(found.slices)
     layout = lay_out(slices)
     _refuse(layout, found, str(path))
-    return Grid((len(slices), *slices[0].size), layout.affine)
+    return Grid((len(layout.slices), *slices[0].size), layout.affine)
 
 
 def _read(slices: list[Slice], found: Found, where: str, on_fault: OnFault, channel: int | None) -> Volume:
@@ -87,7 +87,9 @@ def _read(slices: list[Slice], found: Found, where: str, on_fault: OnFault, chan
         _refuse(layout, found, where)
     frames, pixel_notes = read_frames(layout.slices, channel)
     notes = [*layout.notes, *pixel_notes]
-    notes += [f"{fault.what} ({fault.found}): kept as it is" for fault in layout.faults]
+    if slices[0].frame is not None:
+        notes.append("multi-frame file: its frames were sorted by their own positions")
+    notes += [f"{fault.what} ({fault.found}): read as reported" for fault in layout.faults]
     notes += [f"left out {name}: cannot be read" for name in found.unreadable]
     if found.ignored:
         kinds = ", ".join(f"{count} {kind}" for kind, count in Counter(found.ignored).items())

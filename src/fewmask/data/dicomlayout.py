@@ -6,7 +6,7 @@ filled or interpolated: a fault is refused, or reported and kept.
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,7 +48,15 @@ class Layout:
 
 
 def lay_out(slices: Sequence[Slice]) -> Layout:
-    """Sort slices along their normal and find every fault of their geometry."""
+    """Sort slices along their normal and find every fault of their geometry. Copies count once."""
+    single = tuple({_identity(one): one for one in reversed(slices)}.values())[::-1]
+    layout = _lay_out(single)
+    if len(single) == len(slices):
+        return layout
+    return replace(layout, faults=(_copies(slices, single), *layout.faults))
+
+
+def _lay_out(slices: Sequence[Slice]) -> Layout:
     faults = _unlike(slices)
     if faults:
         return Layout(tuple(slices), np.eye(4), faults, ())
@@ -169,6 +177,22 @@ def _words(values: Sequence[float] | NDArray[np.float64] | None, digits: int) ->
     )
 
 
+def _identity(one: Slice) -> tuple[object, ...]:
+    """What two files of the same image share. The UID alone would not do: poor anonymisers repeat it."""
+    place = [tuple(v.tolist()) if v is not None else None for v in (one.position, one.orientation)]
+    return (one.instance, one.frame, one.size, one.spacing_mm, *place, one.phases)
+
+
+def _copies(slices: Sequence[Slice], single: Sequence[Slice]) -> Fault:
+    kept = {one.path for one in single}
+    names = list(dict.fromkeys(one.path.name for one in slices if one.path not in kept))
+    return Fault(
+        "some files are copies of others (same SOP Instance UID)",
+        f"{len(names)} too many: {', '.join(names[:4])}{' ...' if len(names) > 4 else ''}",
+        "Delete them. Or read it with on_fault='report': each image is taken once.",
+    )
+
+
 def _duplicates(ordered: Sequence[Slice], along: NDArray[np.float64]) -> tuple[Fault, ...]:
     twice = np.flatnonzero(np.diff(along) < SAME_POSITION_MM).tolist()
     if not twice:
@@ -181,7 +205,7 @@ def _duplicates(ordered: Sequence[Slice], along: NDArray[np.float64]) -> tuple[F
     mend = (
         f"They differ in {', '.join(differ[:3])}: put the files of each into a folder of its own."
         if differ
-        else "If they are copies, delete one of each; if not, put the files of each scan into its own folder."
+        else "Delete one of each, or put the files of each scan into a folder of its own."
     )
     what = f"{len(pairs)} positions are taken twice" if len(pairs) > 1 else "one position is taken twice"
     return (Fault(what, shown + more, mend, fatal=True),)

@@ -58,6 +58,7 @@ class Slice:
 
     path: Path
     frame: int | None
+    instance: str
     uid: str
     description: str
     modality: str
@@ -200,6 +201,7 @@ def _slice(header: Any, path: Path, frame: int | None) -> Slice:
     return Slice(
         path=path,
         frame=frame,
+        instance=str(header.get("SOPInstanceUID", "") or path),
         uid=str(header.get("SeriesInstanceUID", "") or "no series UID"),
         description=str(header.get("SeriesDescription", "") or ""),
         modality=str(header.get("Modality", "") or ""),
