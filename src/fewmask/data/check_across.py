@@ -142,7 +142,9 @@ def grey(findings: Sequence[CaseFindings]) -> list[Problem]:
     if not soft:
         return []
     total = sum(one.grey for one in soft)
-    what = f"masks of {len(soft)} cases have grey levels ({total} voxels): cut at half of their range"
+    what = (
+        f"masks with grey levels in {plural(len(soft), 'case')} ({total} voxels): cut at half of their range"
+    )
     return [Problem(what, mend="Usual for anti-aliased outlines; look at the pictures.")]
 
 

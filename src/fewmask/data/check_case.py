@@ -63,7 +63,7 @@ def examine_case(case: Case, cohort: Cohort, *, voxels: bool = True) -> CaseFind
         if findings.grid is None:
             findings.grid = grid
         else:
-            _fit(findings, judge(grid, findings.grid), file.path, "image")
+            _fit(findings, judge(grid, findings.grid), file.path, "second modality")
     readable = len(findings.faults) == 0
     for reader in case.readers:
         readable &= _examine_mask(case, cohort, reader, voxels, findings)

@@ -10,7 +10,7 @@ masks/READER/...            a reader, then any of the above (READER: reader1, ra
 """
 
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,19 +51,22 @@ def read_folder(folder: Path, *, channels: Mapping[str, int] | None = None) -> F
     scans = scans_below(images_root or folder)
     if not scans:
         raise _no_case(folder, _contents(images_root or folder))
-    named = _names(scans, images_root or folder)
+    root = images_root or folder
+    named = _names(scans, root)
     index = read_index(folder / INDEX_CSV)
     modalities, remarks = _modalities(scans, channels)
-    masks = _match_masks(masks_root, named, images_root or folder) if masks_root else _Masks({}, ())
+    masks = _match_masks(masks_root, named, root.name) if masks_root else _Masks({}, ())
     cases, lost = [], []
-    for name, path in named.items():
-        row = index.find(path.relative_to(folder), name) if index else None
+    for name, scan in named.items():
+        row = index.find(scan.path.relative_to(folder), name) if index else None
         patient, tags = row or (None, {})
         if index and patient is None:
             lost.append(name)
-        images = {modality: ImageFile(path, channel) for modality, channel in modalities.items()}
+        images = {modality: ImageFile(scan.path, channel) for modality, channel in modalities.items()}
         cases.append(Case(name, patient or name, images, tuple(masks.by_case.get(name, ())), tags))
     remarks += _index_remarks(index, lost, len(cases))
+    if masks_root and not masks.by_case and not masks.faults:
+        remarks.append(Problem(f"no mask in {masks_root.name}/: the cohort counts as unlabelled"))
     return Found(tuple(cases), faults=masks.faults, remarks=tuple(remarks))
 
 
@@ -86,7 +89,7 @@ def _index_remarks(index: Index | None, lost: Sequence[str], total: int) -> list
         shown = ", ".join(lost[:5]) + (f" and {len(lost) - 5} more" if len(lost) > 5 else "")
         remarks.append(
             Problem(
-                f"{len(lost)} scans have no patient in {INDEX_CSV}: each counts as its own patient ({shown})",
+                f"scans without a patient ({len(lost)} of {total}): each counts as its own patient ({shown})",
                 where=INDEX_CSV,
                 mend="Add a row with file and patient for each.",
             )
@@ -121,17 +124,38 @@ def _no_case(folder: Path, found: str) -> DataError:
     )
 
 
-def _names(scans: Sequence[Path], root: Path) -> dict[str, Path]:
-    """A name per scan: its file name without suffix; with its folders in front where that is not unique."""
-    short = [stem(path) for path in scans]
-    twice = {name for name in short if short.count(name) > 1} if len(set(short)) < len(short) else set()
-    names: dict[str, Path] = {}
-    for path, name in zip(scans, short, strict=True):
-        parts = path.relative_to(root).parts[:-1]
-        full = "__".join([*parts, name]) if name in twice else name
-        if full in names:  # a.png beside a.nii.gz
-            full = path.relative_to(root).as_posix().replace("/", "__")
-        names[full] = path
+@dataclass(frozen=True)
+class _Scan:
+    """A scan and the place below the images folder that names it: its own, or that of a folder around it."""
+
+    path: Path
+    place: Path
+
+
+def _names(scans: Sequence[Path], root: Path) -> dict[str, _Scan]:
+    """A name per scan: its file name without suffix; with its folders in front where that is not unique.
+
+    A folder that holds one scan only gives its name where the scan has none of its own: to a DICOM series
+    (`P1/SERIES/` is P1), and to files that all have the same name (`P1/image.nii.gz` is P1).
+    """
+    below = Counter(parent for path in scans for parent in path.relative_to(root).parents)
+    stems = Counter(stem(path) for path in scans)
+    names: dict[str, _Scan] = {}
+    places = []
+    for path in scans:
+        place = path.relative_to(root)
+        if path.is_dir() or stems[stem(path)] > 1:
+            while place.parent != Path() and below[place.parent] == 1:
+                place = place.parent
+        places.append(place)
+    short = Counter(stem(place) for place in places)
+    for path, place in zip(scans, places, strict=True):
+        name = stem(place)
+        if short[name] > 1:
+            name = "__".join([*place.parts[:-1], name])
+        if name in names:  # a.png beside a.nii.gz
+            name = place.as_posix().replace("/", "__")
+        names[name] = _Scan(path, place)
     return names
 
 
@@ -175,9 +199,9 @@ class _Masks:
     faults: tuple[Problem, ...]
 
 
-def _match_masks(root: Path, named: Mapping[str, Path], images_root: Path) -> _Masks:
+def _match_masks(root: Path, named: Mapping[str, _Scan], images: str) -> _Masks:
     """Every mask below `root` with its case; a mask that fits no image is a fault."""
-    keys = _Keys(named, images_root)
+    keys = _Keys(named)
     by_case: dict[str, list[MaskFile]] = defaultdict(list)
     faults = []
     for path in scans_below(root, segmentations=True):
@@ -187,7 +211,7 @@ def _match_masks(root: Path, named: Mapping[str, Path], images_root: Path) -> _M
                 Problem(
                     "mask without image",
                     where=path.relative_to(root.parent).as_posix(),
-                    expected=f"an image {images_root.name}/{stem(path)}.*",
+                    expected=f"an image {images}/{stem(path)}.*",
                     mend="Add the image, rename the mask to its image's name, or delete it.",
                 )
             )
@@ -200,11 +224,9 @@ def _match_masks(root: Path, named: Mapping[str, Path], images_root: Path) -> _M
 class _Keys:
     """Finds the case of a mask by its relative path."""
 
-    def __init__(self, named: Mapping[str, Path], images_root: Path) -> None:
-        self.by_name = set(named)
-        self.by_path = {
-            (*path.relative_to(images_root).parts[:-1], stem(path)): name for name, path in named.items()
-        }
+    def __init__(self, named: Mapping[str, _Scan]) -> None:
+        self.by_name = named
+        self.by_path = {(*scan.place.parts[:-1], stem(scan.place)): name for name, scan in named.items()}
 
     def match(self, relative: Path) -> tuple[str, str | None, str] | None:
         """(case, class or None, reader) of a mask; None when no image fits."""
@@ -218,8 +240,9 @@ class _Keys:
                 return case, "_".join(folders[:skip]) or None, reader
         if name in self.by_name:
             return name, "_".join(folders) or None, reader
-        if folders and folders[-1] in self.by_name:
-            return folders[-1], name, reader
+        if folders and folders[-1] in self.by_name:  # masks/P1/liver.nii.gz, masks/P1/mask.nii.gz
+            same = name.lower() in _PLAIN or name == stem(self.by_name[folders[-1]].path)
+            return folders[-1], None if same else name, reader
         return self._by_suffix(folders, name, reader)
 
     def _by_suffix(

@@ -8,11 +8,12 @@ among equals; slices without any class are never taken, and a patient gives a se
 patient has given one.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fewmask.core.errors import ConfigError, DataError
 from fewmask.core.seed import stream
@@ -20,6 +21,8 @@ from fewmask.data.case import Case, Cohort
 from fewmask.data.case_voxels import read_case_mask
 
 Unit = Literal["patient", "slice"]
+ReadLabels = Callable[[Case], NDArray[np.unsignedinteger]]
+"""The label map (Z, Y, X) of a case whose slices are counted along Z."""
 LOOK_AHEAD = 16
 
 
@@ -94,6 +97,7 @@ def draw_shots(
     seed: int,
     unit: Unit = "patient",
     reader: str | None = None,
+    labels: ReadLabels | None = None,
 ) -> Shots:
     """Draw which training patients, or which slices of them, count as labelled.
 
@@ -107,6 +111,8 @@ def draw_shots(
         seed: of the draws.
         unit: "patient": all labelled cases of k patients; "slice": k slices.
         reader: whose masks; default: the cohort's.
+        labels: the label map of a case, if slices are to be counted on another grid than the stored one
+            (a prepared one); default: the stored mask.
 
     Raises:
         ConfigError: k below 1, or larger than the number of labelled patients (or slices).
@@ -114,7 +120,10 @@ def draw_shots(
     """
     if not shots or min(shots) < 1 or draws < 1:
         raise ConfigError("shots and draws must be at least 1", found=f"shots {list(shots)}, draws {draws}")
-    pool = _Pool(cases, cohort, reader or cohort.reader, unit)
+    whose = reader or cohort.reader
+    pool = _Pool(
+        cases, cohort, whose, unit, labels or (lambda case: read_case_mask(case, cohort, reader=whose).voxels)
+    )
     most = max(shots)
     if unit == "patient" and most > len(pool.cases):
         raise _too_many(most, len(pool.cases), "labelled training patients")
@@ -135,7 +144,6 @@ def draw_shots(
 def _too_many(wanted: int, there: int, what: str) -> ConfigError:
     return ConfigError(
         f"{wanted} shots, but only {there} {what}",
-        where="shots",
         expected=f"at most {there}",
         mend="Ask for fewer shots, label more patients, or give less to validation and test.",
     )
@@ -153,9 +161,11 @@ def _empty(count: int, draw: int, found: str) -> DataError:
 class _Pool:
     """The labelled training patients and which classes each slice of theirs shows, read when asked for."""
 
-    def __init__(self, cases: Sequence[Case], cohort: Cohort, reader: str, unit: Unit) -> None:
+    def __init__(
+        self, cases: Sequence[Case], cohort: Cohort, reader: str, unit: Unit, labels: ReadLabels
+    ) -> None:
         self.cohort = cohort
-        self.reader = reader
+        self.labels = labels
         self.unit = unit
         self.cases: dict[str, list[Case]] = {}
         for case in sorted(cases, key=lambda one: one.name):
@@ -166,7 +176,7 @@ class _Pool:
     def slices(self, case: Case) -> dict[int, frozenset[int]]:
         """The label values of every slice of a case that has any."""
         if case.name not in self._shown:
-            voxels = read_case_mask(case, self.cohort, reader=self.reader).voxels
+            voxels = self.labels(case)
             values = sorted(self.cohort.classes.values())
             present = np.stack([(voxels == value).any(axis=(1, 2)) for value in values], axis=1)
             self._shown[case.name] = {
@@ -219,7 +229,7 @@ def _order(pool: _Pool, count: int, seed: int, draw: int) -> Iterator[Shot]:
 
 
 def _next_patient(pool: _Pool, waiting: Sequence[str], missing: set[int], taken: set[Shot]) -> str:
-    """The first waiting patient; while classes are missing, of the next few the one that shows most of them."""
+    """The first waiting patient; while classes are missing, the one of the next few that shows most."""
     if not missing:
         return waiting[0]
     best, most = waiting[0], 0

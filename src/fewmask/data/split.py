@@ -14,7 +14,19 @@ from fewmask.core.errors import ConfigError, DataError
 from fewmask.core.files import read_json, write_json
 from fewmask.core.seed import stream
 from fewmask.data.case import PART, Case, Cohort
-from fewmask.data.shots import Shots
+from fewmask.data.shots import Shot, Shots, draw_shots
+
+__all__ = [
+    "Part",
+    "Shot",
+    "Shots",
+    "Split",
+    "draw_shots",
+    "read_split",
+    "refuse_leak",
+    "split_by_patient",
+    "write_split",
+]
 
 Part = Literal["train", "validation", "test"]
 PARTS: tuple[Part, ...] = ("train", "validation", "test")
@@ -103,13 +115,14 @@ def split_by_patient(
     for part, share in (("test", test), ("validation", validation)):
         if not any(marked.get(patient) == part for patient in labelled):
             wanted = _count(len(labelled), share)
-            drawn[part] = _deal(strata, wanted, seed, part)
-            if wanted and not strata:
+            left = sum(len(patients) for patients in strata.values())
+            if wanted and left < 2:
                 raise ConfigError(
                     f"{len(labelled)} labelled patients are too few for a {part} part",
                     expected="one labelled patient in every part at least",
                     mend="Add masks, or set its share to 0.",
                 )
+            drawn[part] = _deal(strata, min(wanted, left - 1), seed, part) if wanted else []
     everybody = {case.patient for case in cases}
     members = {
         part: tuple(sorted({p for p in everybody if marked.get(p) == part} | set(drawn[part])))
@@ -167,13 +180,8 @@ def _count(labelled: int, share: float) -> int:
 
 
 def _deal(strata: dict[str, list[str]], wanted: int, seed: int, part: str) -> list[str]:
-    """Take `wanted` patients out of `strata`, each in proportion, and leave one patient in all at least."""
+    """Take `wanted` patients out of `strata`, from each in proportion."""
     total = sum(len(patients) for patients in strata.values())
-    wanted = min(wanted, total - 1)
-    if wanted < 1:
-        if total < 2:
-            strata.clear()
-        return []
     exact = {name: wanted * len(strata[name]) / total for name in sorted(strata)}
     counts = {name: int(value) for name, value in exact.items()}
     order = [
