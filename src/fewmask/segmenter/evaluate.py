@@ -1,6 +1,6 @@
-"""A segmenter's masks against the reference, on the scans' own grids."""
+"""Masks against the reference, on the scans' own grids: a segmenter's, or those of any other method."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -9,16 +9,19 @@ from numpy.typing import NDArray
 
 from fewmask.core.errors import DataError
 from fewmask.core.run import MaskFolder
-from fewmask.core.volume import Mask
+from fewmask.core.volume import Mask, Volume
 from fewmask.data.case import Case, Cohort
 from fewmask.data.case_voxels import is_picture, read_case_mask, read_images
 from fewmask.data.io import write_mask
 from fewmask.data.overlay import save_png
-from fewmask.data.prepare import ceiling_mask
+from fewmask.data.prepare import Trace, ceiling_mask
 from fewmask.metrics.score import Row, ceiling_of, score_case
 from fewmask.segmenter.model import Segmenter
 from fewmask.segmenter.picture import picture_of
 from fewmask.segmenter.predict import predict
+
+Segment = Callable[[Case, Mapping[str, Volume]], tuple[Mask, Trace]]
+"""Gives a case's mask on its native grid, and how the case was prepared (for the ceiling)."""
 
 
 def evaluate(
@@ -33,50 +36,73 @@ def evaluate(
     tta: bool = False,
     lesion_classes: Sequence[str] = (),
 ) -> list[Row]:
-    """Segment and score every case; one row per case and class, each with its ceiling.
+    """Segment and score every case; see `score_masks` for what the arguments mean and what comes back.
+
+    `tta`: see `predict`.
+
+    Raises:
+        DataError: a case cannot be read, lacks a modality or a reference mask; or the model was trained on
+            classes that the cohort does not have.
+    """
+    refuse_other_classes(segmenter, cohort)
+
+    def segment(case: Case, images: Mapping[str, Volume]) -> tuple[Mask, Trace]:
+        prediction = predict(segmenter, images, tta=tta)
+        return prediction.mask, prediction.trace
+
+    return score_masks(
+        segment, cases, cohort, arm=arm, shots=shots, draw=draw, folder=folder, lesion_classes=lesion_classes
+    )
+
+
+def score_masks(
+    segment: Segment,
+    cases: Sequence[Case],
+    cohort: Cohort,
+    *,
+    arm: str,
+    shots: int | None,
+    draw: int,
+    folder: Path | None = None,
+    lesion_classes: Sequence[str] = (),
+) -> list[Row]:
+    """Score anything that segments; one row per case and class, each with its ceiling.
 
     Args:
-        segmenter: the model.
+        segment: the method.
         cases: cases of the cohort that have a reference mask.
         cohort: what their label values mean.
         arm: name of the method in the rows.
         shots: how many labelled images or patients it saw; None: all.
         draw: which draw of them.
         folder: where to leave the masks (.nii.gz, .png for pictures) and overlays; None: nowhere.
-        tta: see `predict`.
         lesion_classes: classes to be scored by lesion as well.
 
     Raises:
-        DataError: a case cannot be read, or has no reference mask, or the model was trained on other labels.
+        DataError: a case cannot be read, or has no reference mask.
     """
-    refuse_other_classes(segmenter, cohort)
     rows = []
     for case in cases:
         images = read_images(case)
         reference = read_case_mask(case, cohort)
-        prediction = predict(segmenter, images, tta=tta)
-        truth = _labels(reference)
-        returned = _labels(ceiling_mask(reference, prediction.trace))
+        mask, trace = segment(case, images)
+        truth, returned = _labels(reference), _labels(ceiling_mask(reference, trace))
         rows += score_case(
-            _labels(prediction.mask),
+            _labels(mask),
             truth,
             reference.spacing_mm,
-            segmenter.design.classes,
+            cohort.classes,
             arm=arm,
             shots=shots,
             draw=draw,
             case=case.name,
             patient=case.patient,
             site=case.tags.get("site", ""),
-            ceiling=ceiling_of(returned, truth, segmenter.design.classes),
+            ceiling=ceiling_of(returned, truth, cohort.classes),
             lesion_classes=lesion_classes,
         )
         if folder is not None:
-            files = MaskFolder(folder)
-            _write(files, case, prediction.mask)
-            first = images[segmenter.design.modalities[0]]
-            picture = picture_of(first, prediction.mask, prediction.trace, segmenter.design.classes)
-            save_png(files.picture(case.name), picture)
+            _write(MaskFolder(folder), case, images, mask, trace, cohort.classes)
     return rows
 
 
@@ -98,6 +124,15 @@ def _labels(mask: Mask) -> NDArray[np.unsignedinteger[Any]]:
     return cast(NDArray[np.unsignedinteger[Any]], mask.voxels)
 
 
-def _write(files: MaskFolder, case: Case, mask: Mask) -> None:
-    first = next(iter(case.images.values())).path
-    write_mask(files.mask(case.name, ".png" if is_picture(first) else ".nii.gz"), mask)
+def _write(
+    files: MaskFolder,
+    case: Case,
+    images: Mapping[str, Volume],
+    mask: Mask,
+    trace: Trace,
+    classes: Mapping[str, int],
+) -> None:
+    """Leave a case's mask and its picture."""
+    modality, file = next(iter(case.images.items()))
+    write_mask(files.mask(case.name, ".png" if is_picture(file.path) else ".nii.gz"), mask)
+    save_png(files.picture(case.name), picture_of(images[modality], mask, trace, classes))

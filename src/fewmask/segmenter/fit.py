@@ -8,7 +8,6 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from lightning_fabric import Fabric
 from numpy.typing import NDArray
 from torch import nn
 
@@ -24,6 +23,7 @@ from fewmask.objectives.segmentation import Schedule, SegmentationObjective
 from fewmask.segmenter.model import Design, Segmenter
 from fewmask.segmenter.windows import slide
 from fewmask.training.checkpoint import load_best
+from fewmask.training.launch import Fabric
 from fewmask.training.loop import fit
 
 
@@ -64,7 +64,7 @@ class FitSettings:
     widths: tuple[int, ...] = WIDTHS
     """Channels per level of the U-Net, the finest first."""
     patch: tuple[int, ...] | None = None
-    """What the network sees at once, in prepared voxels; None: the largest image, if that is one slice."""
+    """What the network sees at once, in prepared voxels; None: whole images, as large as the largest."""
     images: int = 3200
     """Images to see."""
     batch_size: int = 8
@@ -99,6 +99,7 @@ def fit_segmenter(
     seed: int,
     fabric: Fabric,
     validation: Labelled | None = None,
+    weights: Sequence[float] | None = None,
     may_be_absent: Sequence[str] = (),
     about: Mapping[str, Any] | None = None,
     label: str = "unet",
@@ -115,6 +116,7 @@ def fit_segmenter(
         fabric: where to compute (`training.launch`).
         validation: prepared images of patients that are not trained on; the weights with the best smoothed
             Dice are kept. None: the schedule's last weights are.
+        weights: how often each image is drawn, relative to the others; None: all equally.
         may_be_absent: classes that many scans do not have.
         about: what to tell about the training data in the model (JSON values).
         label: name of the training in logs.
@@ -133,7 +135,7 @@ def fit_segmenter(
         may_be_absent=tuple(may_be_absent),
         about=dict(about or {}),
     )
-    inputs = _inputs(data, validation, design, settings, seed, label)
+    inputs = _inputs(data, validation, weights, design, settings, seed, label)
     if step.result(inputs) is not None:
         return Segmenter.load(step.model, device=fabric.device)
     source = _source(data, design, settings)
@@ -152,7 +154,7 @@ def fit_segmenter(
     )
     fitted = fit(
         objective,
-        Stream(source, settings.batch_size, seed=seed, name=label, augment=settings.augment),
+        Stream(source, settings.batch_size, seed=seed, name=label, augment=settings.augment, weights=weights),
         step,
         images=settings.images,
         seed=seed,
@@ -228,16 +230,16 @@ class EncodedSource:
 
 
 def _patch(data: Labelled | Source, settings: FitSettings) -> tuple[int, ...]:
-    """The patch asked for, or the largest slice; either rounded up to what the network can halve."""
+    """The patch asked for, or the largest image; either rounded up to what the network can halve."""
     wanted = settings.patch
     if wanted is None:
-        if not isinstance(data, Labelled) or data.images[0].ndim != 3:
+        if not isinstance(data, Labelled):
             raise ConfigError(
-                "volumes and image sources need a patch size",
+                "a source of images needs a patch size",
                 where="patch",
-                mend="Set patch to (H, W) or (D, H, W), e.g. patch=(64, 64, 64).",
+                mend="Set patch to the (H, W) or (D, H, W) of its images.",
             )
-        wanted = tuple(max(image.shape[axis] for image in data.images) for axis in (1, 2))
+        wanted = tuple(max(sizes) for sizes in zip(*(image.shape[1:] for image in data.images), strict=True))
     multiple = 2 ** (len(settings.widths) - 1)
     return tuple(-(-n // multiple) * multiple for n in wanted)
 
@@ -267,6 +269,7 @@ def _encoded(data: Labelled, labels: Sequence[int], part: str) -> Labelled:
 def _inputs(
     data: Labelled | Source,
     validation: Labelled | None,
+    weights: Sequence[float] | None,
     design: Design,
     settings: FitSettings,
     seed: int,
@@ -279,6 +282,7 @@ def _inputs(
         "settings": asdict(settings),
         "design": {name: value for name, value in design.to_json().items() if name != "about"},
         "data": _fingerprint(data) if isinstance(data, Labelled) else f"{len(data)} images of a source",
+        "weights": "equal" if weights is None else hashlib.sha256(repr(list(weights)).encode()).hexdigest(),
         "validation": "none" if validation is None else _fingerprint(validation),
     }
     as_json: dict[str, Any] = json.loads(json.dumps(plain))

@@ -1,0 +1,171 @@
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from fewmask.core.errors import ConfigError, DataError, RunError, ShapeError
+from fewmask.core.run import ModelFolder, Step
+from fewmask.core.seed import stream
+from fewmask.core.volume import IGNORE
+from fewmask.data.batches import ArraySource
+from fewmask.data.prepare import Preparation
+from fewmask.segmenter.fit import FitSettings, Labelled, encode, fit_segmenter, pooled_dice
+from fewmask.segmenter.predict import probabilities_of
+from fewmask.training.launch import launch
+
+SETTINGS = FitSettings(widths=(4, 8), images=16, batch_size=4)
+SLICES = Preparation(channels={"image": ("film",)}, orientation="native")
+VOLUMES = Preparation(channels={"image": ("zscore",)}, axes="volume")
+CLASSES = {"square": 2, "frame": 5}
+
+
+@pytest.fixture(scope="module")
+def fabric():
+    return launch(threads=1)
+
+
+def squares(count=4, size=(16, 16), seed=0):
+    chance = stream(seed, "squares")
+    masks = np.zeros((count, *size), dtype=np.uint8)
+    masks[:, :2] = 5
+    for mask in masks:
+        mask[tuple(slice(at, at + 6) for at in chance.integers(3, 9, len(size)))] = 2
+    images = np.where(masks == 2, 0.6, np.where(masks == 5, -0.2, -0.8))
+    images = images + 0.1 * chance.standard_normal(images.shape)
+    return Labelled(np.clip(images, -1, 1).astype(np.float32)[:, None], masks)
+
+
+def train(folder, fabric, data=None, **settings):
+    how = {"step": Step(folder), "seed": 3, "fabric": fabric, "settings": SETTINGS, **settings}
+    return fit_segmenter(data or squares(), how.pop("preparation", SLICES), CLASSES, **how)
+
+
+def weights(step):
+    return ModelFolder(step / "model").weights.read_bytes()
+
+
+def test_same_seed_same_weights(tmp_path, fabric):
+    train(tmp_path / "a", fabric)
+    torch.rand(3)
+    train(tmp_path / "b", fabric)
+    train(tmp_path / "c", fabric, seed=4)
+    assert weights(tmp_path / "a") == weights(tmp_path / "b")
+    assert weights(tmp_path / "a") != weights(tmp_path / "c")
+    description = ModelFolder(tmp_path / "a" / "model").model_json
+    assert description.read_bytes() == ModelFolder(tmp_path / "b" / "model").model_json.read_bytes()
+
+
+def test_the_same_call_again_loads_what_is_finished(tmp_path, fabric):
+    first = train(tmp_path, fabric, about={"arm": "unet"})
+    stamp = (tmp_path / "stats.jsonl").stat().st_mtime_ns
+    again = train(tmp_path, fabric, about={"arm": "unet"})
+    assert (tmp_path / "stats.jsonl").stat().st_mtime_ns == stamp
+    assert again.design == first.design
+    image = squares(seed=9).images[0][:, None]
+    np.testing.assert_array_equal(probabilities_of(first, image), probabilities_of(again, image))
+
+
+def test_other_data_or_settings_in_the_same_folder_are_refused(tmp_path, fabric):
+    train(tmp_path, fabric)
+    with pytest.raises(RunError, match=r"other settings \(data\)"):
+        train(tmp_path, fabric, data=squares(seed=1))
+    with pytest.raises(RunError, match=r"other settings \(settings\)"):
+        train(tmp_path, fabric, settings=dataclasses.replace(SETTINGS, lr=0.5))
+
+
+def test_a_broken_off_training_goes_on_to_the_same_weights(tmp_path, fabric, monkeypatch):
+    settings = dataclasses.replace(SETTINGS, checkpoint_every=8, average=8)
+    train(tmp_path / "whole", fabric, settings=settings)
+    stop_at = 12
+
+    def fetch(self, indices, chance, seen=[0]):  # noqa: B006 - counts the calls
+        seen[0] += len(indices)
+        if seen[0] > stop_at:
+            raise KeyboardInterrupt
+        return honest(self, indices, chance)
+
+    honest = ArraySource.fetch
+    monkeypatch.setattr(ArraySource, "fetch", fetch)
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path / "broken", fabric, settings=settings)
+    monkeypatch.setattr(ArraySource, "fetch", honest)
+    train(tmp_path / "broken", fabric, settings=settings)
+    assert weights(tmp_path / "broken") == weights(tmp_path / "whole")
+
+
+def test_it_learns_two_labels_that_are_not_1_and_2(tmp_path, fabric):
+    settings = dataclasses.replace(SETTINGS, images=320, lr=0.01, augment=None)
+    segmenter = train(tmp_path, fabric, settings=settings)
+    test = squares(seed=9)
+    encoded = Labelled(test.images, [encode(mask, (0, 2, 5), "") for mask in test.masks])
+    assert pooled_dice(segmenter.network, encoded, segmenter.design) > 0.9
+
+
+def test_the_best_validated_weights_are_kept(tmp_path, fabric):
+    settings = dataclasses.replace(SETTINGS, validate_every=4)
+    train(tmp_path, fabric, settings=settings, validation=squares(2, seed=5))
+    done = json.loads((tmp_path / "done.json").read_text())
+    assert 0 < done["result"]["best"]["images_seen"] <= 16
+    lines = [json.loads(line) for line in (tmp_path / "stats.jsonl").read_text().splitlines()]
+    assert any("smoothed_score" in str(line) for line in lines)
+
+
+def test_volumes_of_any_size_are_learned_in_patches(tmp_path, fabric):
+    data = Labelled(
+        [squares(1, size, seed=n).images[0] for n, size in enumerate([(9, 14, 16), (14, 17, 20)])],
+        [squares(1, size, seed=n).masks[0] for n, size in enumerate([(9, 14, 16), (14, 17, 20)])],
+    )
+    settings = dataclasses.replace(SETTINGS, patch=(9, 12, 12), images=4, batch_size=2)
+    segmenter = train(tmp_path, fabric, data=data, settings=settings, preparation=VOLUMES)
+    assert segmenter.design.patch == (10, 12, 12)
+    assert probabilities_of(segmenter, data.images[1]).shape == (3, 14, 17, 20)
+
+
+def test_without_a_patch_the_largest_image_is_rounded_up(tmp_path, fabric):
+    data = squares(2, (15, 17))
+    segmenter = train(tmp_path, fabric, data=data)
+    assert segmenter.design.patch == (16, 18)
+
+
+def test_a_source_of_images_needs_a_patch_and_may_be_weighted(tmp_path, fabric):
+    data = squares()
+    source = ArraySource(np.stack(data.images), np.stack(data.masks))
+    with pytest.raises(ConfigError, match="needs a patch size"):
+        train(tmp_path, fabric, data=source)
+    settings = dataclasses.replace(SETTINGS, patch=(16, 16))
+    train(tmp_path, fabric, data=source, settings=settings, weights=[1, 0, 0, 1])
+    assert weights(tmp_path)
+
+
+def test_pooled_dice_leaves_unjudged_voxels_out(threshold):
+    image = np.array([[1.0, -1.0], [1.0, -1.0]], dtype=np.float32)[None]
+    mask = np.array([[1, 1], [IGNORE, 0]], dtype=np.uint8)
+    segmenter = threshold(patch=(2, 2))
+    assert pooled_dice(segmenter.network, Labelled([image], [mask]), segmenter.design) == pytest.approx(2 / 3)
+    empty = Labelled([-np.abs(image)], [np.zeros_like(mask)])
+    assert pooled_dice(segmenter.network, empty, segmenter.design) == 1
+
+
+def test_undeclared_labels_and_empty_masks_are_refused(tmp_path, fabric):
+    strange = squares()
+    strange.masks[1][3, 3] = 9
+    with pytest.raises(DataError, match=r"training mask 1: a mask holds label values[\s\S]*found: 9"):
+        train(tmp_path, fabric, data=strange)
+    empty = Labelled(squares().images, [np.zeros((16, 16), np.uint8)] * 4)
+    with pytest.raises(DataError, match="no training mask shows any class"):
+        train(tmp_path, fabric, data=empty)
+
+
+def test_masks_that_do_not_fit_their_images_are_refused():
+    data = squares()
+    with pytest.raises(ShapeError, match="every training image needs its mask"):
+        Labelled(data.images, data.masks[:2])
+    with pytest.raises(ShapeError, match=r"image 0: a mask has another size"):
+        Labelled(data.images, [mask[1:] for mask in data.masks])
+
+
+def test_unjudged_voxels_keep_their_label():
+    mask = np.array([0, 5, 2, IGNORE], dtype=np.uint8)
+    np.testing.assert_array_equal(encode(mask, (0, 2, 5), ""), [0, 2, 1, IGNORE])
