@@ -1,10 +1,16 @@
-"""Trains a small objective in a process of its own, so that a test can kill it: `kill_worker.py NAME FOLDER IMAGES`.
+"""Trains a small objective in processes that are killed: `kill_worker.py NAME FOLDER IMAGES EVERY KILLS`.
 
+KILLS times a process is forked that trains and is ended by SIGKILL: at a random moment, while it writes a
+checkpoint, or right after it wrote one. Then one more runs to the end. With KILLS = 0 nothing is killed.
 Objectives are built by the functions in OBJECTIVES; each returns (objective, stream). Everything is a pure
-function of the seed, so two processes that run to the end must leave the same bytes.
+function of the seed, so whatever was killed on the way, the same bytes must be left.
 """
 
+import math
+import os
+import signal
 import sys
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -81,24 +87,70 @@ def tiny() -> tuple[TinyObjective, Stream]:
 OBJECTIVES: dict[str, Callable] = {"tiny": tiny}
 
 
-def main(name: str, folder: str, images: str, checkpoint_every: str = "40") -> None:
+def train(name: str, folder: Path, images: int, every: int) -> None:
     objective, batches = OBJECTIVES[name]()
-    count, every = int(images), int(checkpoint_every)
     network = next(iter(objective.modules().values()))
     fit(
         objective,
         batches,
-        Step(Path(folder)),
-        images=count,
+        Step(folder),
+        images=images,
         seed=SEED,
         fabric=launch(device="cpu", threads=1),
         checkpoint_every=every,
-        report_every=every // 2 + 3,
-        sample_every=count // 2,
-        validate=lambda: -float(sum(p.detach().abs().mean() for p in network.parameters())),
+        report_every=max(every // 2 - 1, 1),
+        sample_every=max(images // 2, 1),
+        validate=lambda: math.sin(20 * sum(p.abs().mean().item() for p in network.parameters())),
         validate_every=every,
         label=name,
     )
+
+
+def fork(name: str, folder: Path, images: int, every: int) -> int:
+    """Process id of a child that trains to the end."""
+    child = os.fork()
+    if child == 0:
+        try:
+            train(name, folder, images, every)
+            os._exit(0)
+        except BaseException as error:
+            sys.stderr.write(f"{type(error).__name__}: {error}\n")
+            os._exit(1)
+    return child
+
+
+def alive(child: int) -> bool:
+    return os.waitpid(child, os.WNOHANG) == (0, 0)
+
+
+def kill(child: int, step: Step, how: str, after: float) -> str:
+    """Kill the child; returns what it was doing: "training", "writing", "written" or "finished"."""
+    before = set(step.checkpoints.glob("[0-9]*"))
+    deadline = time.monotonic() + after
+    while alive(child):
+        writing = any(step.checkpoints.glob(".0*.tmp"))
+        written = bool(set(step.checkpoints.glob("[0-9]*")) - before)
+        if (how == "training" and time.monotonic() > deadline) or (how == "writing" and writing):
+            break
+        if how == "written" and written:
+            break
+    else:
+        return "finished"
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    return "writing" if any(step.checkpoints.glob(".0*.tmp")) else how
+
+
+def main(name: str, folder: str, images: str, every: str, kills: str) -> None:
+    step = Step(Path(folder))
+    torch.set_num_threads(1)
+    for number in range(int(kills)):
+        how = ("training", "writing", "written")[number % 3]
+        child = fork(name, step.folder, int(images), int(every))
+        done = kill(child, step, how, after=stream(SEED, "kill", number).uniform(0.1, 0.8))
+        sys.stdout.write(f"{done}\n")
+    child = fork(name, step.folder, int(images), int(every))
+    sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 
 
 if __name__ == "__main__":

@@ -140,14 +140,7 @@ def _refuse_other_architecture(
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> Path:
     """Write `tensors` as safetensors, atomically; the same tensors always give the same bytes."""
-    plain: dict[str, Tensor] = {}
-    storages: set[int] = set()
-    for key, value in tensors.items():
-        flat = value.detach().to("cpu").contiguous()
-        storage = flat.untyped_storage().data_ptr()
-        plain[key] = flat.clone() if storage in storages else flat  # safetensors refuses shared memory
-        storages.add(storage)
-    return write_atomic(path, lambda temporary: _save(plain, temporary))
+    return write_atomic(path, lambda temporary: _save(tensors, temporary))
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
@@ -169,15 +162,16 @@ def write_checkpoint(step: Step, images_seen: int, state: State) -> Path:
     try:
         shutil.rmtree(temporary.folder, ignore_errors=True)
         make_folder(temporary.folder)
-        write_tensors(temporary.tensors, state.tensors)
-        numbers = dict(state.numbers)
-        sums = {"tensors": _file_sha256(temporary.tensors), "numbers": _json_sha256(numbers)}
-        write_json(temporary.numbers, {"sha256": sums, "state": numbers})
-        _flush_folder(temporary.folder)
+        _save(state.tensors, temporary.tensors)
+        sums = {"tensors": _file_sha256(temporary.tensors), "numbers": _json_sha256(state.numbers)}
+        told = json.dumps({"sha256": sums, "state": state.numbers}, indent=1)
+        temporary.numbers.write_text(told, encoding="utf-8")
+        for path in (temporary.tensors, temporary.numbers, temporary.folder):
+            _flush(path)
         if final.folder.exists():  # a torn one, or we would have resumed from it
             shutil.rmtree(final.folder)
         temporary.folder.replace(final.folder)
-        _flush_folder(step.checkpoints)
+        _flush(step.checkpoints)
         for old in _numbered(step)[:-KEEP]:
             shutil.rmtree(old)
     except OSError as error:
@@ -198,7 +192,8 @@ def read_newest(step: Step) -> tuple[Path, State] | None:
 
 def clean(step: Step, newest: Path | None) -> None:
     """Remove what an interrupted writer left behind: temporary files, and torn states after the `newest`."""
-    for left in step.checkpoints.glob(".*.tmp*"):
+    folders = (step.folder, step.checkpoints, step.samples)
+    for left in (path for folder in folders for path in folder.glob(".*.tmp*")):
         if left.is_dir():
             shutil.rmtree(left, ignore_errors=True)
         else:
@@ -243,9 +238,16 @@ def _numbered(step: Step) -> list[Path]:
     return sorted(f for f in step.checkpoints.glob("[0-9]*") if f.is_dir())
 
 
-def _save(tensors: dict[str, Tensor], path: Path) -> None:
+def _save(tensors: Mapping[str, Tensor], path: Path) -> None:
+    plain: dict[str, Tensor] = {}
+    storages: set[int] = set()
+    for key, value in tensors.items():
+        flat = value.detach().to("cpu").contiguous()
+        storage = flat.untyped_storage().data_ptr()
+        plain[key] = flat.clone() if storage in storages else flat  # safetensors refuses shared memory
+        storages.add(storage)
     try:
-        save_file(tensors, path)
+        save_file(plain, path)
     except SafetensorError as error:  # its writer hides the OSError in a sentence
         number = re.search(r"os error (\d+)", str(error))
         if number is None:
@@ -266,10 +268,11 @@ def _json_sha256(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
-def _flush_folder(folder: Path) -> None:
-    if os.name != "posix":
+def _flush(path: Path) -> None:
+    """Push a file or a folder to the disk; folders can be opened on POSIX only."""
+    if path.is_dir() and os.name != "posix":
         return
-    handle = os.open(folder, os.O_RDONLY)
+    handle = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
     try:
         os.fsync(handle)
     finally:

@@ -1,16 +1,14 @@
 """Where a training runs: device, number of processes, threads, precision."""
 
-from typing import Literal
-
 import torch
 import torch.utils.deterministic
-from lightning_fabric import Fabric
+from lightning_fabric import Fabric as Fabric
 
 from fewmask.core.errors import ConfigError
 from fewmask.training.memory import keep_freed_blocks
 
-Device = Literal["cpu", "cuda", "mps"]
-Precision = Literal["32-true", "bf16-mixed"]
+PRECISIONS = {None: "32-true", "bf16": "bf16-mixed"}
+"""What the networks compute in: our word, Fabric's word. fp16 would need loss scaling and is not offered."""
 
 
 def launch(
@@ -18,16 +16,18 @@ def launch(
     device: str = "cpu",
     devices: int = 1,
     threads: int | None = None,
-    precision: Precision | None = None,
+    precision: str | None = None,
 ) -> Fabric:
     """Start Fabric on `devices` devices and make this process deterministic.
 
     `threads`: CPU threads of this process, None leaves torch's choice; the same number is needed for the
-    same bits. `precision`: None is float32; "bf16-mixed" runs convolutions in bfloat16. On the CPU every
+    same bits. `precision`: None is float32; "bf16" runs convolutions in bfloat16. On the CPU every
     operation is deterministic; on CUDA and MPS only the order of images and the random numbers are.
     Raises `ConfigError` when the device is not there.
     """
     refuse_missing(device, devices)
+    if precision not in PRECISIONS:
+        raise ConfigError("unknown precision", found=f"{precision}", expected="bf16, or none for float32")
     if threads is not None:
         if threads < 1:
             raise ConfigError("the number of threads must be at least 1", found=f"{threads}")
@@ -41,7 +41,7 @@ def launch(
         accelerator=device,
         devices=devices,
         strategy="ddp" if devices > 1 else "auto",
-        precision=precision or "32-true",
+        precision=PRECISIONS[precision],
     )
     fabric.launch()
     return fabric

@@ -5,7 +5,8 @@ weights are bit-identical to those of a training that was never interrupted (sam
 """
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -108,7 +109,6 @@ def fit(
     modules, optimizers = objective.modules(), objective.optimizers()
     for module in modules.values():
         module.to(fabric.device)
-    modes = [(part, part.training) for module in modules.values() for part in module.modules()]
     first_process = fabric.global_rank == 0
 
     # --- resume ---
@@ -166,9 +166,8 @@ def fit(
             log.advance(now.images_seen)
 
             if validate is not None and due(validate_every, before):
-                torch.manual_seed(integer(seed, label, "validate"))
-                score = validate()
-                _restore_modes(modes)
+                with _looked_at(modules, integer(seed, label, "validate")):
+                    score = validate()
                 now.score = score if now.score is None else SMOOTHING * now.score + (1 - SMOOTHING) * score
                 mean.add({"score": score, "smoothed_score": now.score})
                 if strange({"score": score}):
@@ -181,12 +180,10 @@ def fit(
             if due(report_every, before):
                 log.report(now.images_seen, now.seconds, mean.take())
             if first_process and isinstance(objective, Pictured) and due(sample_every, before):
-                torch.manual_seed(integer(seed, label, "samples"))
-                with torch.no_grad():
+                with _looked_at(modules, integer(seed, label, "samples")), torch.no_grad():
                     pictures = objective.samples()
                 if pictures is not None:
                     save_grid(step.sample_png(now.images_seen), pictures)
-                _restore_modes(modes)
             if due(checkpoint_every, before):
                 if first_process:
                     state = checkpoint.gather(modules, optimizers)
@@ -226,10 +223,19 @@ def _average_gradients(fabric: Fabric, optimizer: Optimizer) -> None:
         parameter.grad.copy_(part.view_as(parameter))
 
 
-def _restore_modes(modes: list[tuple[nn.Module, bool]]) -> None:
-    """Undo what validation did to train/eval modes."""
-    for part, training in modes:
-        part.training = training
+@contextmanager
+def _looked_at(modules: Mapping[str, nn.Module], chance: int) -> Iterator[None]:
+    """Evaluation modes and a fixed seed for a look from outside; afterwards all modes are as before."""
+    parts = [part for module in modules.values() for part in module.modules()]
+    modes = [part.training for part in parts]
+    for part in parts:
+        part.training = False
+    torch.manual_seed(chance)
+    try:
+        yield
+    finally:
+        for part, mode in zip(parts, modes, strict=True):
+            part.training = mode
 
 
 def _refuse_settings(images: int, *intervals: int | None) -> None:

@@ -1,0 +1,55 @@
+"""Devices, threads, and the memory that is kept."""
+
+import sys
+
+import pytest
+import torch
+
+from fewmask.core.errors import ConfigError
+from fewmask.training.launch import launch
+from fewmask.training.memory import keep_freed_blocks, memory_mb
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device here")
+def test_a_device_that_is_not_there_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"(?s)the device is not there.*0 x cuda.*--device cpu"):
+        launch(device="cuda")
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"device": "tpu"}, "unknown device"),
+        ({"devices": 0}, "the device is not there"),
+        ({"threads": 0}, "number of threads"),
+        ({"precision": "16-mixed"}, "precision"),
+    ],
+)
+def test_impossible_settings_are_refused(settings: dict, words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        launch(**settings)
+
+
+def test_the_cpu_is_deterministic_with_the_threads_asked_for() -> None:
+    before = torch.get_num_threads()
+    try:
+        fabric = launch(device="cpu", threads=1)
+        assert torch.get_num_threads() == 1
+        assert torch.are_deterministic_algorithms_enabled()
+        assert (fabric.device.type, fabric.world_size, fabric.global_rank) == ("cpu", 1, 0)
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc only")
+def test_freed_blocks_stay_in_the_process() -> None:
+    assert keep_freed_blocks()
+
+
+def test_memory_is_that_of_this_process() -> None:
+    before = memory_mb(torch.device("cpu"))
+    block = torch.ones(32 * 2**20)
+    after = memory_mb(torch.device("cpu"))
+    assert block.nbytes == 128 * 2**20
+    assert after["memory_mb"] - before["memory_mb"] > 100
+    assert after["peak_memory_mb"] >= after["memory_mb"] - 1
