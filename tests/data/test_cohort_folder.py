@@ -174,8 +174,11 @@ def test_coloured_pictures_become_modalities(tmp_path: Path) -> None:
     assert named.modalities == ("flair", "t1c")
     assert named.cases[0].images["flair"] == ImageFile((tmp_path / "images" / "a.png").resolve(), channel=1)
     assert read_images(named.cases[0])["t1c"].voxels.max() == 90
-    with pytest.raises(ConfigError, match="channels"):
-        read_cohort(tmp_path, channels={"flair": -1})
+    for wrong in ({"flair": -1}, {}, {"flair": "1"}):
+        with pytest.raises(ConfigError, match="not a naming of channels"):
+            read_cohort(tmp_path, channels=wrong)
+    (tmp_path / "channels.json").write_text('{"flair": 1}')
+    assert read_cohort(tmp_path).modalities == ("flair",)
 
 
 def test_a_plain_folder_of_scans_is_an_unlabelled_cohort(tmp_path: Path) -> None:

@@ -106,7 +106,7 @@ def test_shares_out_of_range(test: float, validation: float) -> None:
 def test_too_few_patients_and_unknown_tags() -> None:
     with pytest.raises(ConfigError, match="1 labelled patients are too few for a test part"):
         split_by_patient(some(1, 5), seed=0)
-    with pytest.raises(ConfigError, match="2 labelled patients are too few for a validation part"):
+    with pytest.raises(ConfigError, match="2 labelled patients are too few for a test part"):
         split_by_patient(some(2), seed=0)
     assert len(split_by_patient(some(2), seed=0, validation=0).test) == 1
     with pytest.raises(ConfigError, match="no case has the tag 'scanner'"):

@@ -43,7 +43,8 @@ def read_cohort(
             `masks/` or `labels/`, or with scans only (an unlabelled cohort).
         classes: class names with their label values 1..n; wins over dataset.json and classes.json. Masks of
             other classes are left out. Its order is the order of painting where masks overlap.
-        channels: names of the modalities in multi-channel pictures with their channel numbers.
+        channels: names of the modalities in coloured pictures with their channel numbers; else those of a
+            channels.json; else red, green, blue where the channels differ.
         reader: whose masks are read by default; else "reference", else the first by name.
         on_fault: "refuse" raises one error with all faults; "report" keeps them in `Cohort.faults`.
 

@@ -12,6 +12,9 @@ from fewmask.data.case import FOREGROUND
 CLASSES_JSON = "classes.json"
 """The file beside a cohort that declares its classes: {"anterior": 1, "posterior": 2}."""
 
+CHANNELS_JSON = "channels.json"
+"""The file beside a folder of coloured pictures that names their channels: {"t1": 0, "flair": 1}."""
+
 HOW_TO_DECLARE = (
     'Declare every class: a classes.json beside the masks, e.g. {"anterior": 1, "posterior": 2}, '
     "or the argument classes=."
@@ -50,6 +53,27 @@ def declared_classes(folder: Path) -> dict[str, int] | None:
     if not isinstance(value, dict):
         raise ConfigError("is not a declaration of classes", where=str(path), mend=HOW_TO_DECLARE)
     return valid_classes({key: number for key, number in value.items() if number != 0}, str(path))
+
+
+def declared_channels(folder: Path) -> dict[str, int] | None:
+    """The channels of the `channels.json` in `folder`; None when there is no such file."""
+    path = folder / CHANNELS_JSON
+    return valid_channels(read_json(path), str(path)) if path.is_file() else None
+
+
+def valid_channels(channels: Any, where: str) -> dict[str, int]:
+    """`channels` when it maps names to whole numbers from 0; else a `ConfigError`."""
+    if isinstance(channels, Mapping) and channels:
+        numbers = [n for n in channels.values() if isinstance(n, int) and not isinstance(n, bool) and n >= 0]
+        if len(numbers) == len(channels):
+            return dict(channels)
+    raise ConfigError(
+        "is not a naming of channels",
+        where=where,
+        found=str(channels),
+        expected='names with channel numbers from 0, e.g. {"t1": 0, "flair": 1}',
+        mend="Correct it.",
+    )
 
 
 def classes_from_names(names: Iterable[str]) -> dict[str, int]:

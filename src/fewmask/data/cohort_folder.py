@@ -18,8 +18,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from fewmask.core.errors import ConfigError, DataError, Problem
+from fewmask.core.errors import DataError, Problem
 from fewmask.data.case import IMAGE, REFERENCE, Case, Found, ImageFile, MaskFile
+from fewmask.data.cohort_classes import declared_channels, valid_channels
 from fewmask.data.cohort_table import INDEX_CSV, Index, patient_remarks, read_index, stem
 from fewmask.data.filetype import PICTURES
 from fewmask.data.io import find_scans
@@ -54,7 +55,8 @@ def read_folder(folder: Path, *, channels: Mapping[str, int] | None = None) -> F
     root = images_root or folder
     named = _names(scans, root)
     index = read_index(folder / INDEX_CSV)
-    modalities, remarks = _modalities(scans, channels)
+    named_channels = declared_channels(folder) if channels is None else valid_channels(channels, "channels")
+    modalities, remarks = _modalities(scans, named_channels)
     masks = _match_masks(masks_root, named, root.name) if masks_root else _Masks({}, ())
     cases, lost = [], []
     for name, scan in named.items():
@@ -164,14 +166,12 @@ def _modalities(
 ) -> tuple[dict[str, int | None], list[Problem]]:
     """Modality names with their channel: as declared; red, green, blue for coloured pictures; else one."""
     if channels is not None:
-        if not channels or any(number < 0 for number in channels.values()):
-            raise ConfigError("channels must be names with numbers from 0", found=str(dict(channels)))
         return dict(channels), []
     if not _coloured(scans):
         return {IMAGE: None}, []
     remark = Problem(
         "the pictures have three different channels, read as the modalities red, green, blue",
-        mend='If they are sequences, name them: channels={"t1": 0, "flair": 1, "t1c": 2}.',
+        mend='If they are sequences, name them: a channels.json beside, {"t1": 0, "flair": 1, "t1c": 2}.',
     )
     return {"red": 0, "green": 1, "blue": 2}, [remark]
 

@@ -21,7 +21,7 @@ from fewmask.data.case import Case, Cohort
 from fewmask.data.case_voxels import read_case_mask
 
 Unit = Literal["patient", "slice"]
-ReadLabels = Callable[[Case], NDArray[np.unsignedinteger]]
+ReadLabels = Callable[[Case], NDArray[np.generic]]
 """The label map (Z, Y, X) of a case whose slices are counted along Z."""
 LOOK_AHEAD = 16
 

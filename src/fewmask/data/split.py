@@ -112,17 +112,19 @@ def split_by_patient(
     free = [patient for patient in labelled if marked.get(patient, "train") == "train"]
     strata = _strata(cases, free, stratify)
     drawn: dict[str, list[str]] = {"validation": [], "test": []}
-    for part, share in (("test", test), ("validation", validation)):
-        if not any(marked.get(patient) == part for patient in labelled):
-            wanted = _count(len(labelled), share)
-            left = sum(len(patients) for patients in strata.values())
-            if wanted and left < 2:
-                raise ConfigError(
-                    f"{len(labelled)} labelled patients are too few for a {part} part",
-                    expected="one labelled patient in every part at least",
-                    mend="Add masks, or set its share to 0.",
-                )
-            drawn[part] = _deal(strata, min(wanted, left - 1), seed, part) if wanted else []
+    kept = {part for patient, part in marked.items() if patient in set(labelled)}
+    todo = [(part, share) for part, share in (("test", test), ("validation", validation)) if part not in kept]
+    for part, share in todo:
+        wanted = max(1, int(len(labelled) * share + 0.5)) if share > 0 else 0
+        still = sum(1 for other, its in todo if its > 0 and not drawn[other] and other != part)
+        most = sum(len(patients) for patients in strata.values()) - 1 - still
+        if wanted and most < 1:
+            raise ConfigError(
+                f"{len(labelled)} labelled patients are too few for a {part} part",
+                expected="one labelled patient in every part at least",
+                mend="Add masks, or set its share to 0.",
+            )
+        drawn[part] = _deal(strata, min(wanted, most), seed, part) if wanted else []
     everybody = {case.patient for case in cases}
     members = {
         part: tuple(sorted({p for p in everybody if marked.get(p) == part} | set(drawn[part])))
@@ -173,10 +175,6 @@ def _strata(cases: Sequence[Case], patients: Iterable[str], tag: str | None) -> 
     for patient in patients:
         strata["+".join(sorted(values.get(patient, {""})))].append(patient)
     return dict(strata)
-
-
-def _count(labelled: int, share: float) -> int:
-    return max(1, int(labelled * share + 0.5)) if share > 0 else 0
 
 
 def _deal(strata: dict[str, list[str]], wanted: int, seed: int, part: str) -> list[str]:
