@@ -63,6 +63,16 @@ def test_labels_come_back_exactly_in_all_48_orientations(orientation, axes, tilt
         assert back.voxels.dtype == np.uint8
 
 
+@pytest.mark.parametrize("spacing", [(1.0, 1.0), (0.5, 0.25)])
+def test_pictures_are_not_turned(spacing):
+    picture = Volume(np.arange(12, dtype=np.uint8).reshape(1, 3, 4), np.diag([*spacing, 1.0, 1.0]))
+    prepared = prepare({"image": picture}, Preparation({"image": ((5.5, 11.0),)}, square=False))
+    assert np.allclose(prepared.image[0], picture.voxels / 5.5 - 1)
+    placed = Volume(picture.voxels, np.diag([*spacing, 2.0, 1.0]))
+    turned = prepare({"image": placed}, Preparation({"image": ((5.5, 11.0),)}, square=False))
+    assert np.array_equal(turned.image, prepared.image[:, :, ::-1, ::-1])
+
+
 def test_every_orientation_looks_the_same_once_prepared():
     # The same patient, stored 48 ways: a function of the place in mm.
     def scan(affine, shape):

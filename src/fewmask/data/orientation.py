@@ -50,9 +50,11 @@ class Turn:
 def nearest_turn(grid: Grid, orientation: str) -> Turn:
     """The turn that brings `grid` nearest to "LPS" or "RAS"; "native" leaves it as it is.
 
-    Oblique scans keep their obliqueness: only whole axes are swapped and flipped.
+    Oblique scans keep their obliqueness: only whole axes are swapped and flipped. A picture (PNG, JPEG)
+    lies nowhere in the patient and is never turned: one slice, whose affine tells at most its pixel size.
     """
-    if orientation == "native":
+    picture = grid.shape[0] == 1 and np.array_equal(grid.affine, np.diag([*grid.spacing_mm[:0:-1], 1.0, 1.0]))
+    if orientation == "native" or picture:
         return Turn()
     directions = grid.directions
     world = max(permutations(range(3)), key=lambda v: sum(abs(directions[w, v[w]]) for w in range(3)))

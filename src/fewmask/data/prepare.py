@@ -54,7 +54,7 @@ class Preparation:
     square: bool = True
     """Whether slices are padded to a square before they are resized. Only for "slices"."""
     orientation: str = "LPS"
-    """"LPS" or "RAS": arrays are turned to the nearest one; "native" leaves them (pictures)."""
+    """"LPS" or "RAS": arrays are turned to the nearest one; "native" leaves them, as pictures always are."""
     percentiles: tuple[float, float] = (0.5, 99.5)
     """Percentiles of the non-zero voxels that "percentile" maps to -1 and 1."""
     film_percentiles: tuple[float, float] = (1.0, 99.0)
