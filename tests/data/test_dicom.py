@@ -223,7 +223,7 @@ def test_missing_slices(tmp_path, write_series):
         "on_fault='report'",
     )
     assert "2 slices are missing" in list_series(tmp_path)[0].problems[0]
-    volume = read_series(tmp_path, on_fault="report")
+    volume = read_volume(tmp_path, on_fault="report")
     np.testing.assert_array_equal(volume.voxels, HU[[0, 1, 2, 5, 6, 7]])
     assert volume.spacing_mm[0] == pytest.approx(2.5)
     assert "2 slices are missing" in volume.notes[0]
@@ -334,7 +334,7 @@ def test_other_objects_and_inner_folders_are_named(tmp_path, write_series):
 
     write_series(tmp_path / "study" / "ct", HU, AFFINE)
     write_series(tmp_path / "study", HU, AFFINE, keep=[0], uid="1.9", change=structures)
-    _refuses(tmp_path / "study", "no DICOM image in this folder", "1 RTSTRUCT", "1 folders inside (ct)")
+    _refuses(tmp_path / "study", "no DICOM image in this folder", "1 RTSTRUCT", "folders inside: ct")
     write_series(tmp_path / "study" / "ct", HU, AFFINE, keep=[0], uid="1.9", prefix="R", change=structures)
     assert "left out what is no image: 1 RTSTRUCT" in read_volume(tmp_path / "study" / "ct").notes
     assert find_scans(tmp_path) == [tmp_path / "study" / "ct"]

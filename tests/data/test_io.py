@@ -1,7 +1,6 @@
 """Reading and writing files: real scans, notes, masks, and every file that is not what it should be."""
 
 import gzip
-import os
 
 import nibabel as nib
 import numpy as np
@@ -9,7 +8,7 @@ import pytest
 import SimpleITK as sitk  # noqa: N813
 from PIL import Image
 
-from fewmask.core.errors import DataError, RunError
+from fewmask.core.errors import DataError
 from fewmask.core.volume import Mask, Volume, corner_displacement_mm
 from fewmask.data.io import find_scans, read_grid, read_mask, read_volume, write_mask, write_volume
 
@@ -209,83 +208,6 @@ def test_segment_names_reach_slicer(tmp_path):
         write_volume(path, Volume(labels, AFFINE))
 
 
-# --- pictures
-
-
-@pytest.mark.parametrize("suffix", [".png", ".tif"])
-@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
-def test_pictures_keep_their_depth(tmp_path, suffix, dtype):
-    pixels = np.linspace(0, np.iinfo(dtype).max, 42).astype(dtype).reshape(6, 7)
-    path = tmp_path / f"a{suffix}"
-    Image.fromarray(pixels).save(path)
-    read = read_volume(path)
-    assert read.voxels.dtype == dtype
-    np.testing.assert_array_equal(read.voxels[0], pixels)
-    assert read_grid(path).shape == read.shape == (1, 6, 7)
-
-
-def test_deep_colour_png_keeps_16_bit(tmp_path):
-    pixels = np.arange(4 * 5 * 3, dtype=np.uint16).reshape(4, 5, 3) * 1000
-    sitk.WriteImage(sitk.GetImageFromArray(pixels, isVector=True), str(tmp_path / "a.png"))
-    np.testing.assert_array_equal(read_volume(tmp_path / "a.png", channel=2).voxels[0], pixels[..., 2])
-
-
-def test_grey_saved_as_colour_is_grey(tmp_path):
-    pixels = np.arange(30, dtype=np.uint8).reshape(5, 6)
-    opaque = np.full_like(pixels, 255)
-    Image.fromarray(np.stack([pixels] * 3, axis=-1)).save(tmp_path / "rgb.png")
-    Image.fromarray(np.stack([pixels] * 3 + [opaque], axis=-1)).save(tmp_path / "rgba.png")
-    Image.fromarray(np.stack([pixels, pixels], axis=-1), mode=None).save(tmp_path / "la.png")
-    for name in ("rgb", "rgba", "la"):
-        np.testing.assert_array_equal(read_volume(tmp_path / f"{name}.png").voxels[0], pixels)
-    assert "transparency" in read_volume(tmp_path / "la.png").notes[0]
-    Image.fromarray(np.full((8, 8), 77, np.uint8)).save(tmp_path / "a.jpg")
-    assert abs(int(read_volume(tmp_path / "a.jpg").voxels[0, 4, 4]) - 77) <= 2
-
-
-def test_palette_gives_colours_for_images_and_indices_for_masks(tmp_path):
-    picture = Image.fromarray(np.array([[0, 1], [2, 1]], np.uint8)).convert("P")
-    picture.putpalette([0, 0, 0, 255, 0, 0, 0, 255, 0])
-    picture.save(tmp_path / "p.png")
-    np.testing.assert_array_equal(read_mask(tmp_path / "p.png").voxels[0], [[0, 1], [2, 1]])
-    np.testing.assert_array_equal(read_volume(tmp_path / "p.png", channel=0).voxels[0], [[0, 255], [0, 255]])
-
-
-def test_a_tiff_stack_is_a_volume(tmp_path):
-    pages = [Image.fromarray(np.full((4, 5), i, np.uint16)) for i in range(3)]
-    pages[0].save(tmp_path / "s.tif", save_all=True, append_images=pages[1:])
-    stack = read_volume(tmp_path / "s.tif")
-    assert stack.shape == (3, 4, 5)
-    np.testing.assert_array_equal(stack.voxels[:, 0, 0], [0, 1, 2])
-    assert "3 pages were taken as slices" in stack.notes[-1]
-    pages[0].save(tmp_path / "lzw.tif", compression="tiff_lzw")
-    np.testing.assert_array_equal(read_volume(tmp_path / "lzw.tif").voxels[0], np.zeros((4, 5)))
-    pages[0].save(tmp_path / "u.tif", save_all=True, append_images=[Image.new("L", (9, 9))])
-    _fails(tmp_path / "u.tif", "holds more than one volume", "one picture, or pages of one size")
-
-
-def test_pixel_size_of_pictures(tmp_path):
-    pixels = np.zeros((4, 5), np.uint8)
-    for name, dpi in (("screen.png", 72), ("screen.tif", 300)):
-        Image.fromarray(pixels).save(tmp_path / name, dpi=(dpi, dpi))
-        assert read_volume(tmp_path / name).spacing_mm == (1, 1, 1)
-        assert f"{dpi} dpi is a habit of programs" in read_volume(tmp_path / name).notes[0]
-    path = write_volume(tmp_path / "film.png", Volume(pixels[None], np.diag([0.143, 0.143, 1, 1])))
-    np.testing.assert_allclose(read_volume(path).spacing_mm, (1, 0.143, 0.143), rtol=1e-4)
-    np.testing.assert_allclose(read_grid(path).affine, read_volume(path).affine)
-
-
-def test_png_refuses_what_it_cannot_hold(tmp_path, volume):
-    with pytest.raises(DataError, match="a PNG holds one slice"):
-        write_volume(tmp_path / "a.png", volume)
-    with pytest.raises(DataError, match="whole numbers from 0 to 65535"):
-        write_volume(tmp_path / "a.png", Volume(volume.voxels[:1], AFFINE))
-    with pytest.raises(DataError, match="Window the image"):
-        write_volume(tmp_path / "a.png", Volume(np.full((1, 2, 2), 0.5), AFFINE))
-    write_mask(tmp_path / "m.png", Mask(np.full((1, 2, 2), 300, np.uint16), np.eye(4)))
-    assert read_mask(tmp_path / "m.png").voxels.max() == 300
-
-
 # --- masks
 
 
@@ -318,142 +240,3 @@ def test_jpeg_masks_need_a_threshold(tmp_path):
 def test_black_and_white_masks_are_noted(tmp_path):
     Image.fromarray(np.array([[0, 255]], np.uint8)).save(tmp_path / "m.png")
     assert "means 'unjudged'" in read_mask(tmp_path / "m.png").notes[0]
-
-
-# --- files that are not what they should be
-
-
-def test_truncated_nifti(tmp_path, volume):
-    chance = np.frombuffer(os.urandom(60000), np.int16).reshape(20, 30, 50)
-    for name in ("a.nii.gz", "a.nii"):
-        path = write_volume(tmp_path / name, Volume(chance, AFFINE))
-        path.write_bytes(path.read_bytes()[:-9000])
-        _fails(path, "is cut short: the end", "bytes", "Copy or export it again")
-
-
-def test_truncated_header(tmp_path, volume):
-    path = write_volume(tmp_path / "a.nii", volume)
-    path.write_bytes(path.read_bytes()[:200])
-    _fails(path, "cannot be read as a NIfTI file", "200 bytes")
-
-
-def test_a_flipped_bit_in_gzip(tmp_path):
-    path = write_volume(tmp_path / "a.nii.gz", Volume(np.ones((30, 30, 30), np.int16), AFFINE))
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 0xFF
-    path.write_bytes(content)
-    _fails(path, "a.nii.gz", "damaged", "export it again")
-
-
-def test_misnamed_files(tmp_path, volume):
-    Image.fromarray(np.zeros((4, 4), np.uint8)).save(tmp_path / "film.png")
-    (tmp_path / "film.png").rename(tmp_path / "film.nii.gz")
-    _fails(tmp_path / "film.nii.gz", "is not a gzip-compressed NIfTI file", "found: a PNG picture", "suffix")
-    (tmp_path / "notes.nii.gz").write_text("Patient 17 was scanned twice.\n" * 20)
-    _fails(tmp_path / "notes.nii.gz", "a text file that begins with 'Patient 17 was scanned twice.", "export")
-    nifti = write_volume(tmp_path / "scan.nii", volume)
-    nifti.rename(tmp_path / "scan.nii.gz")
-    _fails(tmp_path / "scan.nii.gz", "found: a NIfTI file without compression")
-    zipped = write_volume(tmp_path / "zipped.nii.gz", volume)
-    zipped.rename(tmp_path / "zipped.nii")
-    _fails(tmp_path / "zipped.nii", "found: a gzip-compressed NIfTI file")
-    (tmp_path / "table.nrrd").write_text("case,patient\n1,2\n")
-    _fails(tmp_path / "table.nrrd", "is not a NRRD volume", "a text file")
-    (tmp_path / "table.png").write_text("case,patient\n1,2\n")
-    _fails(tmp_path / "table.png", "is not a PNG picture", "a text file")
-    (tmp_path / "table.tif").write_text("case,patient\n1,2\n")
-    _fails(tmp_path / "table.tif", "is not a TIFF picture", "a text file")
-    (tmp_path / "table.dcm").write_text("case,patient\n1,2\n")
-    _fails(tmp_path / "table.dcm", "is not a DICOM file", "a text file")
-    (tmp_path / "tar.nii.gz").write_bytes(gzip.compress(b"something else" * 100))
-    _fails(tmp_path / "tar.nii.gz", "a gzip archive of something else than NIfTI")
-
-
-@pytest.mark.parametrize(
-    "suffix", [".nii.gz", ".nii", ".nrrd", ".mha", ".mhd", ".png", ".tif", ".jpg", ".dcm"]
-)
-def test_empty_and_missing_files(tmp_path, suffix):
-    path = tmp_path / f"a{suffix}"
-    for reader in (read_volume, read_grid, read_mask):
-        _fails(path, "no such file", f"the folder {tmp_path} exists", reader=reader)
-    path.touch()
-    for reader in (read_volume, read_grid, read_mask):
-        _fails(path, "is empty (0 bytes)", "Copy or export it again", reader=reader)
-
-
-def test_a_missing_folder_says_what_exists(tmp_path):
-    _fails(tmp_path / "no" / "where" / "a.nii.gz", f"only {tmp_path} exists")
-
-
-def test_raw_file_missing_or_cut_short(tmp_path, volume):
-    path = write_volume(tmp_path / "ct.mhd", volume)
-    raw = tmp_path / "ct.raw"
-    content = raw.read_bytes()
-    raw.write_bytes(content[:50])
-    _fails(path, "ct.raw", "50 bytes", "240 bytes")
-    raw.unlink()
-    _fails(path, "the file with its voxels is missing", "no ct.raw in", "ElementDataFile")
-
-
-@pytest.mark.parametrize("suffix", [".nrrd", ".mha", ".png", ".tif"])
-def test_other_files_cut_short(tmp_path, suffix, capfd):
-    chance = np.frombuffer(os.urandom(2500), np.uint8).reshape(1, 50, 50)
-    path = tmp_path / f"a{suffix}"
-    if suffix == ".tif":
-        Image.fromarray(chance[0]).save(path)
-    else:
-        write_volume(path, Volume(chance, np.eye(4)))
-    path.write_bytes(path.read_bytes()[:-700])
-    _fails(path, "cut short", "export it again")
-    assert capfd.readouterr().err == ""
-
-
-def test_unknown_suffixes(tmp_path, volume):
-    (tmp_path / "a.mat").write_bytes(b"MATLAB")
-    _fails(tmp_path / "a.mat", "cannot read this kind of file", "suffix '.mat'", ".nii.gz, .mhd")
-    with pytest.raises(DataError, match=r"(?s)cannot write this kind of file.*\.mat.*\.seg\.nrrd"):
-        write_volume(tmp_path / "b.mat", volume)
-
-
-def test_folders_without_scans(tmp_path):
-    with pytest.raises(DataError, match=r"(?s)no scan in this folder.*an empty folder"):
-        find_scans(tmp_path)
-    (tmp_path / "readme.txt").write_text("nothing here")
-    with pytest.raises(DataError, match=r"(?s)no scan in this folder.*readme\.txt"):
-        find_scans(tmp_path)
-    with pytest.raises(DataError, match=r"(?s)no DICOM image in this folder.*readme\.txt"):
-        read_volume(tmp_path)
-    with pytest.raises(DataError, match="no such folder"):
-        find_scans(tmp_path / "nowhere")
-
-
-def test_hidden_files_raws_and_segmentations_are_no_scans(tmp_path, volume):
-    write_volume(tmp_path / "ct.mhd", volume)
-    write_volume(tmp_path / "sub" / "mr.nii.gz", volume)
-    (tmp_path / "sub" / "._mr.nii.gz").write_bytes(b"junk of a file manager")
-    write_mask(tmp_path / "ct.seg.nrrd", Mask(np.zeros((4, 5, 6), np.uint8), AFFINE))
-    assert find_scans(tmp_path) == [tmp_path / "ct.mhd", tmp_path / "sub" / "mr.nii.gz"]
-    assert find_scans(tmp_path / "ct.mhd") == [tmp_path / "ct.mhd"]
-
-
-@pytest.mark.parametrize("suffix", [".nii.gz", ".nrrd", ".mha", ".mhd", ".png"])
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_no_permission_to_write(tmp_path, suffix):
-    (tmp_path / "locked").mkdir()
-    (tmp_path / "locked").chmod(0o555)
-    with pytest.raises(RunError, match="no permission to write"):
-        write_volume(tmp_path / "locked" / f"a{suffix}", Volume(np.zeros((1, 4, 4), np.uint8), np.eye(4)))
-
-
-def test_a_folder_in_the_way_is_a_run_error(tmp_path, volume):
-    (tmp_path / "file").write_text("")
-    for suffix in (".nii.gz", ".nrrd", ".mhd"):
-        with pytest.raises(RunError):
-            write_volume(tmp_path / "file" / f"a{suffix}", volume)
-
-
-def test_the_same_mask_gives_the_same_bytes(tmp_path):
-    mask = Mask(np.eye(6, dtype=np.uint8)[None], AFFINE)
-    for suffix in (".nii.gz", ".nrrd", ".seg.nrrd", ".mha", ".png"):
-        first = write_mask(tmp_path / f"a{suffix}", mask).read_bytes()
-        assert write_mask(tmp_path / f"b{suffix}", mask).read_bytes() == first

@@ -170,11 +170,13 @@ def _what_is_there(found: Found, folder: Path) -> str:
     inner = sorted(entry.name for entry in folder.iterdir() if entry.is_dir())
     if inner:
         parts.append(
-            f"{len(inner)} folders inside ({', '.join(inner[:3])}{' ...' if len(inner) > 3 else ''})"
+            f"folders inside: {', '.join(inner[:3])}{f' and {len(inner) - 3} more' if inner[3:] else ''}"
         )
     files = [entry.name for entry in sorted(folder.iterdir()) if entry.is_file()]
     if files and not found.ignored and not found.unreadable:
-        parts.append(f"{len(files)} other files ({', '.join(files[:3])}{' ...' if len(files) > 3 else ''})")
+        parts.append(
+            f"other files: {', '.join(files[:3])}{f' and {len(files) - 3} more' if files[3:] else ''}"
+        )
     return "; ".join(parts) or "an empty folder"
 
 

@@ -189,7 +189,7 @@ def _copies(slices: Sequence[Slice], single: Sequence[Slice]) -> Fault:
     return Fault(
         "some files are copies of others (same SOP Instance UID)",
         f"{len(names)} too many: {', '.join(names[:4])}{' ...' if len(names) > 4 else ''}",
-        "Delete them. Or read it with on_fault='report': each image is taken once.",
+        "Delete them. Or read it in Python with on_fault='report': each image is taken once.",
     )
 
 
@@ -237,7 +237,7 @@ def _gaps(along: NDArray[np.float64]) -> list[Fault]:
         Fault(
             what,
             f"usual distance {usual:.2f} mm along the slice normal, but {shown}{more}",
-            f"{mend}. Or read it with on_fault='report': the slices stay as they are, {usual:.2f} mm apart.",
+            f"{mend}. Or read it in Python with on_fault='report': slices {usual:.2f} mm apart, as they are.",
         )
     ]
 

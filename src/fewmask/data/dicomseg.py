@@ -77,11 +77,7 @@ def write_dicom_seg(
     """
     slices = _source(source_files, mask)
     names = _named(mask, classes, path)
-    numbers = np.zeros(int(mask.voxels.max()) + 1, dtype=np.uint8)
-    for number, value in enumerate(names.values(), start=1):
-        if value < len(numbers):
-            numbers[value] = number
-    frames = numbers[mask.voxels]
+    frames = _numbered(mask, names)
     if slices[0].frame is not None:
         frames = frames[np.argsort([one.frame or 0 for one in slices])]
     try:
@@ -215,6 +211,13 @@ def _named(mask: Mask, classes: Mapping[str, int], path: Path) -> dict[str, int]
             mend="Give the name of every label value.",
         )
     return dict(sorted(classes.items(), key=lambda item: item[1]))
+
+
+def _numbered(mask: Mask, names: Mapping[str, int]) -> NDArray[np.uint8]:
+    """Segment numbers 1, 2, ... in the order of `names` instead of label values; 0 where there is none."""
+    numbers = np.zeros(max(int(mask.voxels.max()), *names.values()) + 1, dtype=np.uint8)
+    numbers[list(names.values())] = np.arange(1, len(names) + 1)
+    return np.asarray(numbers[mask.voxels], dtype=np.uint8)
 
 
 def _build(

@@ -47,7 +47,8 @@ def content_of(path: Path) -> str:
         if head.startswith(magic):
             return _inside(path) if words == "a gzip archive" else words
     if head and b"\x00" not in head and _printable(head) > 0.95:
-        return f"a text file that begins with {head[:30].decode('utf-8', 'replace')!r}"
+        first_line = head.decode("utf-8", "replace").splitlines()[0]
+        return f"a text file that begins with {first_line[:40]!r}"
     return ""
 
 
@@ -88,7 +89,7 @@ def damaged(path: Path, expected: str, cause: BaseException | str = "") -> DataE
     reason = " ".join(str(cause).split())[:200]
     if isinstance(cause, EOFError | zlib.error) or "end-of-stream" in reason:
         return DataError(
-            f"is cut short: the end of the {expected} is missing or damaged",
+            "is cut short: the end of the file is missing or damaged",
             where=str(path),
             found=f"{path.stat().st_size} bytes; {reason}",
             mend="Copy or export it again; the transfer was probably interrupted.",

@@ -72,8 +72,8 @@ def upright(grid: Grid, where: str) -> Orthonormal:
             found=f"angles between the axes of {_angles(grid)}; at right angles a corner would be off by "
             f"{result.shift_mm:.2f} mm",
             expected=f"axes at right angles, or off by at most one voxel ({tolerated_shift_mm(grid):.2f} mm)",
-            mend="Resample it onto an upright grid first (3D Slicer: Transforms, 'Harden'; or "
-            "SimpleITK.Resample), or write it again without the affine registration.",
+            mend="Resample it onto an upright grid first (e.g. SimpleITK.Resample, or 3D Slicer), or export "
+            "it again without the affine registration.",
         )
     return result
 

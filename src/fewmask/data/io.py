@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from fewmask.core.errors import DataError
 from fewmask.core.volume import Grid, Mask, Volume
-from fewmask.data.dicom import list_series, read_dicom_file, read_dicom_grid, read_series
+from fewmask.data.dicom import OnFault, list_series, read_dicom_file, read_dicom_grid, read_series
 from fewmask.data.dicomseg import is_dicom_seg, merge_segments, read_dicom_seg, read_dicom_seg_grid
 from fewmask.data.filetype import (
     DICOM,
@@ -34,7 +34,9 @@ from fewmask.data.pictures import read_picture, read_picture_grid, write_png
 WRITABLE = (".nii.gz", ".nii", ".nrrd", ".seg.nrrd", ".mha", ".mhd", ".png")
 
 
-def read_volume(path: Path, *, series: str | None = None, channel: int | None = None) -> Volume:
+def read_volume(
+    path: Path, *, series: str | None = None, channel: int | None = None, on_fault: OnFault = "refuse"
+) -> Volume:
     """The volume in a file or in a folder with a DICOM series: voxels (Z, Y, X), affine, notes.
 
     Voxels keep their stored type; scaled CT comes as int16 HU. Pictures have Z = 1.
@@ -43,16 +45,17 @@ def read_volume(path: Path, *, series: str | None = None, channel: int | None = 
         path: NIfTI, MHD, MHA, NRRD, DICOM file or folder, PNG, JPEG or TIFF.
         series: which DICOM series of a folder with several: its UID, or the end of it.
         channel: which channel of a file with several that differ.
+        on_fault: "report" reads a DICOM series with gaps or tilt as it is and notes it (see `read_series`).
 
     Raises:
         DataError: missing, damaged, misnamed or ambiguous; the text says what to do.
     """
     path = Path(path)
     if path.is_dir():
-        return read_series(path, series, channel=channel)
+        return read_series(path, series, channel=channel, on_fault=on_fault)
     kind = _format(path)
     if kind == "dicom":
-        return read_dicom_file(path, channel=channel)
+        return read_dicom_file(path, channel=channel, on_fault=on_fault)
     if kind == "nifti":
         return read_nifti(path)
     if kind == "itk":

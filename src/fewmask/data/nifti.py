@@ -107,7 +107,7 @@ def _check_voxels(image: Any, path: Path) -> None:
             found=f"shape (x, y, z, ...) {shape}",
             expected="one volume (x, y, z)",
             mend="Split it into one file per time point, echo or channel (e.g. with fslsplit or "
-            "nibabel.four_to_three) and name each as a modality.",
+            "nibabel.funcs.four_to_three) and name each as a modality.",
         )
     if image.get_data_dtype().kind not in "iufb":
         raise DataError(
