@@ -202,9 +202,9 @@ def test_interval_holds_within_the_values(values):
 
 def test_ten_thousand_resamples_are_fast_and_lean():
     rows = rows_of(stream(2, "big").uniform(size=(1500, 2)))
-    start = time.perf_counter()
+    start = time.process_time()
     summarise(rows)
-    assert time.perf_counter() - start < 5.0
+    assert time.process_time() - start < 5.0
 
 
 def test_miou_of_rows_equals_that_of_counts():

@@ -58,7 +58,8 @@ def fake_rows(means=MEANS, *, patients=24, draws=2, classes=("left lung", "right
                             class_name=name, site="", dice=dice, iou=dice / (2 - dice),
                             assd_mm=20 * (1 - dice), hd95_mm=90 * (1 - dice), ceiling=0.982 - 0.01 * c,
                             pixel_accuracy=0.9 + 0.1 * dice, empty_accuracy=0.86 + 0.03 * c,
-                            prevalence=0.14 - 0.03 * c, reference_ml=ml, predicted_ml=ml * 1.02, outcome="overlap",
+                            prevalence=0.14 - 0.03 * c, reference_ml=ml, predicted_ml=ml * 1.02,
+                            outcome="overlap",
                         )
                     )  # fmt: skip
     return rows
