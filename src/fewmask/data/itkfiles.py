@@ -1,5 +1,7 @@
 """MHD/RAW, MHA and NRRD through SimpleITK, and 3D Slicer's .seg.nrrd."""
 
+import errno
+import shutil
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -206,10 +208,10 @@ def _save(image: Any, path: Path) -> None:
         with quiet_itk():
             sitk.WriteImage(image, str(path), useCompression=True)
     except RuntimeError as error:
-        path.open(
-            "ab"
-        ).close()  # raises the OSError behind it (no permission, no space), if that is the reason
-        raise OSError(None, _last_line(error)) from error
+        with path.open("ab"):  # raises what the system says, e.g. that there is no permission
+            size = image.GetNumberOfPixels() * image.GetSizeOfPixelComponent()
+        full = shutil.disk_usage(path.parent).free < size
+        raise OSError(errno.ENOSPC if full else None, _last_line(error)) from error
 
 
 def _write_mhd(path: Path, voxels: NDArray[Any], affine: NDArray[np.float64]) -> Path:
