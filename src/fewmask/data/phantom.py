@@ -9,8 +9,9 @@ as seen by scanners of several styles and by readers who err.
 
 import csv
 import io
+import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -199,47 +200,70 @@ def write_phantom(
         ConfigError: a name or number that the phantom does not know.
         RunError: the folder cannot be written, or holds a phantom made with other settings.
     """
-    styles = [style] if isinstance(style, str) else list(style)
-    _refuse_unknown("class", tuple(classes), tuple(LABELS))
-    _refuse_unknown("modality", [modality], MODALITIES)
-    _refuse_unknown("style", styles, tuple(STYLES))
-    _refuse_unknown("lesion", lesions, LESIONS)
-    view = View(size, slices)
-    if patients < 1 or not 0 <= (patients if labelled is None else labelled) <= patients:
-        raise ConfigError(
-            "a phantom of this size cannot be written",
-            found=f"patients={patients}, labelled={labelled}",
-            expected=f"at least one patient, at most {patients} labelled",
-        )
-    settings = {
-        "patients": patients, "size": size, "slices": slices, "labelled": labelled, "modality": modality,
-        "style": styles, "seed": seed, "volumes": volumes, "classes": dict(classes), "lesions": list(lesions),
-        "readers": readers,
-    }  # fmt: skip
-    if _is_written(folder, settings):
-        return folder
-    eyes = draw_readers(seed, readers, pixel_mm=view.pixel_mm)
-    rows = []
-    for number in range(patients):
-        patient = draw_patient(seed, number, view=view, lesions=lesions)
-        rendered = render(patient, view, modality=modality)
-        site = styles[number % len(styles)]
-        picture = scan(rendered, view, seed=seed, number=number, modality=modality, style=site)
-        name, state = f"p{number:03d}", "diseased" if patient.diseased else "healthy"
-        files = _write_images(folder, name, picture, modality, volumes)
-        rows += [(file, name, site, state) for file in files]
-        if labelled is None or number < labelled:
-            truth = rendered.classes(classes)
-            _write_masks(folder / "masks", name, truth, view, volumes)
-            for n, reader in enumerate(eyes):
-                chance = stream(seed, "phantom", "reading", number, n)
-                drawn = read_as(
-                    reader, truth, picture.spacing_mm, nodule=classes.get("nodule"), chance=chance
-                )
-                _write_masks(folder / "masks" / f"reader{n + 1}", name, drawn, view, volumes)
-    _write_tables(folder, rows, classes)
-    write_json(folder / PHANTOM_JSON, settings)
+    styles = (style,) if isinstance(style, str) else tuple(style)
+    labelled = patients if labelled is None else labelled
+    cohort = _Cohort(patients, size, slices, labelled, modality, styles, seed, volumes, dict(classes),
+                     tuple(lesions), readers)  # fmt: skip
+    cohort.check()
+    settings = json.loads(json.dumps(asdict(cohort)))
+    if not _is_written(folder, settings):
+        rows = [row for number in range(patients) for row in _write_patient(folder, number, cohort)]
+        _write_tables(folder, rows, classes)
+        write_json(folder / PHANTOM_JSON, settings)
     return folder
+
+
+@dataclass(frozen=True)
+class _Cohort:
+    """The arguments of `write_phantom`, checked together."""
+
+    patients: int
+    size: int
+    slices: int
+    labelled: int
+    modality: str
+    styles: tuple[str, ...]
+    seed: int
+    volumes: bool
+    classes: Mapping[str, int]
+    lesions: tuple[str, ...]
+    readers: int
+
+    @property
+    def view(self) -> View:
+        return View(self.size, self.slices)
+
+    def check(self) -> None:
+        _refuse_unknown("class", tuple(self.classes), tuple(LABELS))
+        _refuse_unknown("modality", [self.modality], MODALITIES)
+        _refuse_unknown("style", self.styles, tuple(STYLES))
+        _refuse_unknown("lesion", self.lesions, LESIONS)
+        _ = self.view
+        if self.patients < 1 or not 0 <= self.labelled <= self.patients or not self.styles:
+            raise ConfigError(
+                "a phantom of this size cannot be written",
+                found=f"patients={self.patients}, labelled={self.labelled}, {len(self.styles)} styles",
+                expected=f"at least one patient, at most {self.patients} labelled, at least one style",
+            )
+
+
+def _write_patient(folder: Path, number: int, cohort: _Cohort) -> list[tuple[str, ...]]:
+    """Draw, scan and write one patient; returns the rows of `index.csv` for it."""
+    view, seed, classes = cohort.view, cohort.seed, cohort.classes
+    patient = draw_patient(seed, number, view=view, lesions=cohort.lesions)
+    rendered = render(patient, view, modality=cohort.modality)
+    site = cohort.styles[number % len(cohort.styles)]
+    picture = scan(rendered, view, seed=seed, number=number, modality=cohort.modality, style=site)
+    name, state = f"p{number:03d}", "diseased" if patient.diseased else "healthy"
+    files = _write_images(folder, name, picture, cohort.modality, cohort.volumes)
+    if number < cohort.labelled:
+        truth = rendered.classes(classes)
+        _write_masks(folder / "masks", name, truth, view, cohort.volumes)
+        for n, reader in enumerate(draw_readers(seed, cohort.readers, pixel_mm=view.pixel_mm)):
+            chance = stream(seed, "phantom", "reading", number, n)
+            drawn = read_as(reader, truth, picture.spacing_mm, nodule=classes.get("nodule"), chance=chance)
+            _write_masks(folder / "masks" / f"reader{n + 1}", name, drawn, view, cohort.volumes)
+    return [(file, name, site, state) for file in files]
 
 
 def _is_written(folder: Path, settings: Mapping[str, object]) -> bool:
