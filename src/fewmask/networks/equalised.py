@@ -92,12 +92,17 @@ class EqualConv2d(nn.Module):
         weight = self.weight * self.weight_gain
         bias = None if self.bias is None else self.bias * self.output_gain
         kernel = weight.shape[-1]
-        if self.filter is None:
+        if kernel == 1:
+            y = _pointwise(x if self.filter is None else self.filter.down(x), weight, bias)
+        elif self.filter is None:
             y = F.conv2d(x, weight, bias, padding=kernel // 2)
-        elif kernel == 1:
-            y = F.conv2d(self.filter.down(x), weight, bias)
         else:
             y = F.conv2d(self.filter.smooth(x, padding=kernel // 2 + 1), weight, bias, stride=2)
         if self.activate:
             y = F.leaky_relu_(y, SLOPE)
         return y if self.clamp is None else y.clamp(-self.clamp, self.clamp)
+
+
+def _pointwise(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """A 1 x 1 convolution as one matrix product; the result lies in memory with its channels last."""
+    return F.linear(x.permute(0, 2, 3, 1), weight.flatten(1), bias).permute(0, 3, 1, 2)

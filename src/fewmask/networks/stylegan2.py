@@ -117,7 +117,10 @@ class ToImage(nn.Module):
     def forward(self, x: Tensor, w: Tensor) -> Tensor:
         """(B, in, h, h), (B, w_dim) -> (B, C, h, h)."""
         styles = self.affine(w) * self.weight_gain
-        image = F.conv2d(x * styles[:, :, None, None], self.weight, self.bias)
+        weight = styles[:, :, None] * self.weight.flatten(1).t()
+        # Few channels come out: one matrix product per image spares scaling the input.
+        image: Tensor = torch.matmul(x.permute(0, 2, 3, 1).flatten(1, 2), weight) + self.bias
+        image = image.mT.reshape(x.shape[0], -1, *x.shape[2:])
         return image if self.clamp is None else image.clamp(-self.clamp, self.clamp)
 
 
@@ -174,7 +177,7 @@ class SynthesisNetwork(nn.Module):
 
     def trace(self, ws: Tensor, noise: Noise) -> tuple[list[Feature], Tensor]:
         """The activations of every 3 x 3 convolution, coarse to fine, and the image."""
-        x = self.const.expand(ws.shape[0], -1, -1, -1)
+        x = self.const.expand(ws.shape[0], -1, -1, -1).contiguous(memory_format=torch.channels_last)
         styles = list(ws.unbind(dim=1))
         features: list[Feature] = []
         image = None
