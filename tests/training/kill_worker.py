@@ -1,7 +1,7 @@
 """Trains a small objective in processes that are killed: `kill_worker.py NAME FOLDER IMAGES EVERY KILLS`.
 
-KILLS times a process is forked that trains and is ended by SIGKILL: at a random moment, while it writes a
-checkpoint, or right after it wrote one. Then one more runs to the end. With KILLS = 0 nothing is killed.
+KILLS times a process is forked that trains and is ended by SIGKILL: in turn at a random moment, in the midst
+of writing a checkpoint, and right after one was written. Then one more runs to the end.
 Objectives are built by the functions in OBJECTIVES; each returns (objective, stream). Everything is a pure
 function of the seed, so whatever was killed on the way, the same bytes must be left.
 """
@@ -20,7 +20,8 @@ from torch import Tensor, nn
 
 from fewmask.core.run import Step
 from fewmask.core.seed import integer, stream
-from fewmask.data.batches import ArraySource, Batch, Stream
+from fewmask.data.batches import ArraySource, Batch, PatchSource, Stream
+from fewmask.training import checkpoint
 from fewmask.training.ema import average_weights
 from fewmask.training.launch import launch
 from fewmask.training.loop import Minimise, fit
@@ -84,7 +85,44 @@ def tiny() -> tuple[TinyObjective, Stream]:
     return TinyObjective(), tiny_stream()
 
 
-OBJECTIVES: dict[str, Callable] = {"tiny": tiny}
+def unet() -> tuple[object, Stream]:
+    """The segmenter's network and objective with its moving average, strongly augmented patches."""
+    from fewmask.data.augment import StrongAugment  # noqa: PLC0415 - MONAI takes seconds to import
+    from fewmask.networks.unet import build_unet  # noqa: PLC0415
+    from fewmask.objectives.segmentation import Schedule, SegmentationObjective  # noqa: PLC0415
+
+    torch.manual_seed(integer(SEED, "initial"))
+    network = build_unet(2, 1, 3, (4, 8))
+    objective = SegmentationObjective(network, Schedule(1e-2, 600), classes=3, average=50)
+    chance = stream(SEED, "images")
+    images = [chance.random((1, 20 + n, 24), dtype=np.float32) for n in range(5)]
+    masks = [(image[0] * 3).astype(np.uint8) for image in images]
+    source = PatchSource(images, masks, (16, 16))
+    return objective, Stream(source, 4, seed=SEED, name="train", augment=StrongAugment())
+
+
+def stylegan2() -> tuple[object, Stream]:
+    """A very small StyleGAN2 with mixing, R1, path length and adaptive augmentation at work."""
+    from fewmask.networks.stylegan2 import Discriminator, Generator  # noqa: PLC0415
+    from fewmask.objectives.ada import AdaptiveAugmentation  # noqa: PLC0415
+    from fewmask.objectives.stylegan2 import Regularisation, StyleGAN2Objective  # noqa: PLC0415
+
+    torch.manual_seed(integer(SEED, "initial"))
+    small = {"channel_base": 64, "channel_max": 8}
+    generator, average = (Generator(8, 8, 16, 1, mapping_layers=2, **small) for _ in range(2))
+    objective = StyleGAN2Objective(
+        generator,
+        Discriminator(16, 1, **small),
+        average,
+        batch=4,
+        augment=AdaptiveAugmentation(p=0.3, images=500),
+        regularisation=Regularisation(r1_every=4, path_length_weight=2.0),
+    )
+    images = stream(SEED, "images").random((23, 1, 16, 16), dtype=np.float32) * 2 - 1
+    return objective, Stream(ArraySource(images), 4, seed=SEED, name="train")
+
+
+OBJECTIVES: dict[str, Callable] = {"tiny": tiny, "unet": unet, "stylegan2": stylegan2}
 
 
 def train(name: str, folder: Path, images: int, every: int) -> None:
@@ -106,12 +144,24 @@ def train(name: str, folder: Path, images: int, every: int) -> None:
     )
 
 
-def fork(name: str, folder: Path, images: int, every: int) -> int:
-    """Process id of a child that trains to the end."""
+def die_while_writing(flush: int) -> None:
+    """From now on this process kills itself at the given flush: 1 tensors, 2 numbers, 3 folder, 4 renamed."""
+    flushed = []
+
+    def flush_or_die(path: Path) -> None:
+        flushed.append(path)
+        if len(flushed) == flush:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    checkpoint._flush = flush_or_die
+
+
+def fork(work: Callable[[], None]) -> int:
+    """Process id of a child that does the work."""
     child = os.fork()
     if child == 0:
         try:
-            train(name, folder, images, every)
+            work()
             os._exit(0)
         except BaseException as error:
             sys.stderr.write(f"{type(error).__name__}: {error}\n")
@@ -119,38 +169,43 @@ def fork(name: str, folder: Path, images: int, every: int) -> int:
     return child
 
 
-def alive(child: int) -> bool:
-    return os.waitpid(child, os.WNOHANG) == (0, 0)
+def kill(child: int, step: Step, how: str, delay: float) -> str:
+    """Wait for the moment to kill the child, and do; returns how it ended: `how`, or "finished"."""
 
+    def seen() -> set[object]:
+        reports = step.stats_jsonl.read_text().count("\n") if step.stats_jsonl.exists() else 0
+        return {reports} if how == "training" else set(step.checkpoints.glob("[0-9]*"))
 
-def kill(child: int, step: Step, how: str, after: float) -> str:
-    """Kill the child; returns what it was doing: "training", "writing", "written" or "finished"."""
-    before = set(step.checkpoints.glob("[0-9]*"))
-    deadline = time.monotonic() + after
-    while alive(child):
-        writing = any(step.checkpoints.glob(".0*.tmp"))
-        written = bool(set(step.checkpoints.glob("[0-9]*")) - before)
-        if (how == "training" and time.monotonic() > deadline) or (how == "writing" and writing):
+    before = seen()
+    while True:
+        ended, status = os.waitpid(child, os.WNOHANG)
+        if ended:
+            return how if os.WIFSIGNALED(status) else f"finished {status}"
+        if how != "writing" and seen() - before:
             break
-        if how == "written" and written:
-            break
-    else:
-        return "finished"
+        time.sleep(1e-3)
+    time.sleep(delay if how == "training" else 0)
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
-    return "writing" if any(step.checkpoints.glob(".0*.tmp")) else how
+    return how
 
 
 def main(name: str, folder: str, images: str, every: str, kills: str) -> None:
     step = Step(Path(folder))
+    OBJECTIVES[name]()  # import what it needs before the forks do, each anew
     torch.set_num_threads(1)
+
+    def work(flush: int = 0) -> None:
+        die_while_writing(flush)
+        train(name, step.folder, int(images), int(every))
+
     for number in range(int(kills)):
         how = ("training", "writing", "written")[number % 3]
-        child = fork(name, step.folder, int(images), int(every))
-        done = kill(child, step, how, after=stream(SEED, "kill", number).uniform(0.1, 0.8))
+        child = fork(lambda flush=1 + number // 3 if how == "writing" else 0: work(flush))
+        done = kill(child, step, how, delay=stream(SEED, "kill", number).uniform(0, 0.05))
         sys.stdout.write(f"{done}\n")
-    child = fork(name, step.folder, int(images), int(every))
-    sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+    _, status = os.waitpid(fork(lambda: train(name, step.folder, int(images), int(every))), 0)
+    sys.exit(os.waitstatus_to_exitcode(status))
 
 
 if __name__ == "__main__":
