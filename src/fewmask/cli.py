@@ -4,6 +4,7 @@ What a verb needs is imported when the verb is asked for, so that `fewmask --hel
 Exit codes: 0 done; 2 the user's mistake, told in words without a traceback; 1 ours.
 """
 
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, Literal
@@ -168,7 +169,12 @@ def report(run_folder: Path) -> int:
 
 
 def main(words: list[str] | None = None) -> None:
-    """Entry point of `fewmask`; ends the process with the exit code."""
+    """Entry point of `fewmask`; ends the process with the exit code.
+
+    Threads that wait for work give their core away: two processes whose threads spin on the same cores slow
+    each other about tenfold. OpenMP reads this once, before torch is imported.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     sys.exit(_dispatch(words))
 
 

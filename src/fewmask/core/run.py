@@ -86,9 +86,14 @@ class Step:
         return self.folder / "model"
 
     @property
-    def arrays(self) -> Path:
-        """Prepared arrays (safetensors or npy) that later steps read."""
-        return self.folder / "arrays"
+    def inversion(self) -> Path:
+        """Latents of real slices, and how well they are met."""
+        return self.folder / "inversion.safetensors"
+
+    @property
+    def rows_csv(self) -> Path:
+        """The scores of one arm."""
+        return self.folder / "rows.csv"
 
     def result(self, inputs: dict[str, Any]) -> dict[str, Any] | None:
         """What the step gave when it was done from the same `inputs` (JSON values); None if still to do."""
@@ -201,10 +206,14 @@ class Run:
         """One line per scan of `fewmask segment`: done or quarantined, with the reason."""
         return self.folder / "journal.jsonl"
 
+    def cases(self, arm: str) -> Path:
+        """Folder of an arm's masks and pictures of the test cases ("unet/k=1/draw=0")."""
+        return self.folder / "cases" / arm
+
     @property
-    def cases(self) -> Path:
-        """Masks and pictures per arm and case."""
-        return self.folder / "cases"
+    def phantom(self) -> Path:
+        """The built-in phantom as a cohort, when no other was given."""
+        return self.folder / "phantom"
 
     @property
     def pictures(self) -> Path:

@@ -7,6 +7,7 @@ affine and is never kept beside it. Values never change in place: functions retu
 
 from dataclasses import dataclass, field
 from itertools import product
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -110,6 +111,8 @@ class Volume:
 @dataclass(frozen=True, eq=False)
 class Mask(Volume):
     """A label map: voxels (Z, Y, X) of an unsigned integer type; 0 is background, `IGNORE` is unjudged."""
+
+    voxels: NDArray[np.unsignedinteger[Any]]
 
     def __post_init__(self) -> None:
         """Check the type of the voxels as well."""

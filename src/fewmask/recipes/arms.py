@@ -1,0 +1,122 @@
+"""Arms: one way of training each, all scored on the same test patients by the same code.
+
+An arm's rows are kept in its step's folder, so that the same command again does only what is left.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fewmask.core.run import Step
+from fewmask.data.augment import StrongAugment
+from fewmask.data.augment_spatial import SpatialRanges
+from fewmask.data.batches import Source
+from fewmask.metrics.score import Row, read_rows, write_rows
+from fewmask.recipes.settings import UNetSettings
+from fewmask.recipes.stage import Labelled, Stage
+from fewmask.segmenter.evaluate import evaluate
+from fewmask.segmenter.fit import FitSettings, fit_segmenter
+from fewmask.segmenter.fit import Labelled as Pairs
+from fewmask.segmenter.model import Segmenter
+
+UNET = "unet"
+
+
+def place(arm: str, shots: int | None, draw: int) -> str:
+    """Name of an arm's step: "unet/k=3/draw=0" or "unet/all"."""
+    name = arm.replace(" ", "-")
+    return f"{name}/all" if shots is None else f"{name}/k={shots}/draw={draw}"
+
+
+def train_unet(
+    stage: Stage,
+    items: Labelled,
+    *,
+    arm: str,
+    shots: int | None,
+    draw: int,
+    mixed: tuple[Source, Sequence[float]] | None = None,
+) -> Segmenter:
+    """The U-Net of every arm: one architecture, one budget of images, one augmentation.
+
+    `mixed` replaces the items by a source with sampling weights (generated images beside real ones).
+    """
+    unet, held_out = stage.settings.unet, stage.validation
+    source, weights = mixed if mixed is not None else (None, None)
+    return fit_segmenter(
+        Pairs(items.images, items.masks) if source is None else source,
+        stage.preparation,
+        stage.cohort.classes,
+        settings=fit_settings(unet, stage),
+        step=stage.run.step(place(arm, shots, draw)),
+        seed=stage.settings.seed,
+        fabric=stage.fabric,
+        validation=None if held_out is None else Pairs(held_out.images, held_out.masks),
+        weights=weights,
+        about={"arm": arm, "shots": shots, "draw": draw, "cases": items.patients_text},
+        label=place(arm, shots, draw),
+    )
+
+
+def fit_settings(unet: UNetSettings, stage: Stage) -> FitSettings:
+    """The segmenter's settings from the recipe's."""
+    patch: tuple[int, ...] | None = unet.patch
+    if stage.settings.prepare.dims == 2:
+        patch = stage.settings.prepare.size
+    return FitSettings(
+        widths=unet.widths,
+        patch=patch,
+        images=unet.images,
+        batch_size=unet.batch,
+        lr=unet.learning_rate,
+        augment=StrongAugment(spatial=SpatialRanges(flips=unet.flips)),
+    )
+
+
+def unet_arm(
+    stage: Stage,
+    items: Labelled,
+    *,
+    shots: int | None,
+    draw: int,
+    arm: str = UNET,
+    mixed: tuple[Source, Sequence[float]] | None = None,
+) -> list[Row]:
+    """Train the U-Net on `items` and score it on the test patients."""
+
+    def compute() -> list[Row]:
+        segmenter = train_unet(stage, items, arm=arm, shots=shots, draw=draw, mixed=mixed)
+        return evaluate(
+            segmenter,
+            stage.test_cases,
+            stage.cohort,
+            arm=arm,
+            shots=shots,
+            draw=draw,
+            folder=stage.run.cases(place(arm, shots, draw)),
+            tta=stage.settings.unet.tta,
+        )
+
+    unet = stage.settings.unet.model_dump(mode="json")
+    inputs = {"unet": unet, "items": [asdict(ref) for ref in items.refs]}
+    return scored(stage, place(arm, shots, draw), inputs, compute)
+
+
+def scored(stage: Stage, name: str, inputs: dict[str, Any], compute: Callable[[], list[Row]]) -> list[Row]:
+    """The rows of an arm: read when they were computed from the same inputs, else computed and kept."""
+    step: Step = stage.run.step(f"{name}/scores")
+    inputs = {"stage": stage.key, **inputs}
+    if step.result(inputs) is None:
+        started = time.monotonic()
+        write_rows(step.rows_csv, compute())
+        step.finish(inputs, {"seconds": round(time.monotonic() - started, 1)})
+    return read_rows(step.rows_csv)
+
+
+def stacked(items: Labelled) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
+    """2-D items as arrays (N, C, H, W) float32 and (N, H, W)."""
+    return np.stack(items.images).astype(np.float32), np.stack(items.masks)

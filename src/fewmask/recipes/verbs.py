@@ -1,0 +1,205 @@
+"""What the verbs of the command line do. Each returns the exit code."""
+
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from rich.console import Console
+from rich.table import Table
+
+from fewmask.core.errors import ConfigError, DataError
+from fewmask.core.run import Run
+from fewmask.data.check import check_cohort
+from fewmask.data.cohort import read_cohort
+from fewmask.metrics.score import read_rows, write_rows
+from fewmask.metrics.surface import Penalty
+from fewmask.recipes.outcome import draw_report, redraw_report
+from fewmask.recipes.plan import Estimate, estimates
+from fewmask.recipes.presets import build, keys, parse_overrides, preset_names, read_config, read_preset
+from fewmask.recipes.record import write_record
+from fewmask.recipes.stage import open_stage
+from fewmask.recipes.table import Recipe, recipe_named
+from fewmask.report.content import Report
+from fewmask.report.datacard import data_card
+from fewmask.report.tables import plain_table
+from fewmask.report.verdict import verdict
+from fewmask.segmenter.compare import score_folder
+from fewmask.segmenter.folder import MaskFormat, segment_folder
+
+
+def check_verb(path: Path, *, out: Path | None, classes: str | None) -> int:
+    """Print the pairing table and all problems; 2 when a run would be wrong."""
+    console = Console()
+    cohort = read_cohort(path, classes=_classes(classes), on_fault="report")
+    report = check_cohort(cohort, pictures=out)
+    say(console, report.to_text())
+    return 2 if report.faults else 0
+
+
+def run_verb(
+    name: str,
+    words: Sequence[str],
+    *,
+    preset: str | None,
+    cohort: Path | None,
+    out: Path | None,
+    config: Path | None,
+    dry_run: bool,
+) -> int:
+    """Run a recipe; prints the table of arms and where the report is."""
+    recipe = recipe_named(name)
+    layers: list[Mapping[str, Any]] = []
+    if preset is not None:
+        layers.append(read_preset(name, preset).settings)
+    if config is not None:
+        layers.append(read_config(config))
+    settings = build(recipe.settings, [*layers, parse_overrides(words)])
+    console = Console()
+    if dry_run:
+        _print_plan(console, recipe, estimates(recipe.plan(settings)))
+        return 0
+    started = time.monotonic()
+    run = Run.open(out if out is not None else Path("runs") / name)
+    stage = open_stage(settings, cohort, run)
+    for remark in stage.check.remarks:
+        say(console, f"note: {remark}")
+    outcome = recipe.run(stage, settings)
+    write_rows(run.results_csv, outcome.rows)
+    command = " ".join(["fewmask", *sys.argv[1:]])
+    report = draw_report(
+        stage, outcome, title=recipe.title, question=recipe.question, arms=recipe.arms, command=command
+    )
+    write_record(
+        run,
+        recipe=name,
+        preset=preset,
+        command=command,
+        settings=settings,
+        cohort=stage.cohort,
+        trained=report.trained,
+        seconds=time.monotonic() - started,
+    )
+    say(console, plain_table(outcome.rows, report))
+    for sentence in verdict(outcome.rows, report):
+        say(console, sentence.text)
+    say(console, f"report: {run.report_html}")
+    return 0
+
+
+def settings_verb(name: str) -> int:
+    """List every setting of a recipe with its default and its doc."""
+    table = Table("setting", "default", "what it is", box=None)
+    for key, default, doc in keys(recipe_named(name).settings):
+        table.add_row(key, yaml.safe_dump(_plain(default), default_flow_style=True).split("\n")[0], doc)
+    Console().print(table)
+    return 0
+
+
+def presets_verb(name: str) -> int:
+    """List the presets of a recipe with what they are for."""
+    recipe_named(name)
+    table = Table("preset", "for", "hours", "expected", box=None)
+    for preset in (read_preset(name, each) for each in preset_names(name)):
+        table.add_row(preset.name, preset.purpose, preset.hours, preset.expected)
+    Console().print(table)
+    return 0
+
+
+def segment_verb(
+    model: Path, scans: Path, out: Path, *, output_format: MaskFormat, tta: bool, device: str
+) -> int:
+    """Segment a folder of scans; 2 when some were quarantined."""
+    console = Console()
+    result = segment_folder(
+        model,
+        scans,
+        out,
+        tta=tta,
+        output_format=output_format,
+        device=device,
+        say=lambda line: say(console, line),
+    )
+    say(
+        console,
+        f"{len(result.done)} segmented, {len(result.skipped)} done before, "
+        f"{len(result.quarantined)} quarantined; masks in {out}",
+    )
+    return result.exit_code
+
+
+def score_verb(
+    predictions: Path, path: Path, *, out: Path | None, classes: str | None, penalty: Penalty
+) -> int:
+    """Score masks from any program against a cohort's masks."""
+    cohort = read_cohort(path, classes=_classes(classes))
+    rows, missing = score_folder(predictions, cohort, penalty=penalty)
+    if not rows:
+        raise DataError(
+            "no mask is named after a case",
+            where=str(predictions),
+            expected=", ".join(f"{case.name}.nii.gz" for case in cohort.labelled[:3]) + ", ...",
+            mend="Name each mask after its case; `fewmask check` lists the cases.",
+        )
+    console = Console()
+    card = data_card(cohort, {}, parts={})
+    say(console, plain_table(rows, Report(title="scores", question="", arms=(), data=card)))
+    if missing:
+        names = ", ".join(missing[:8]) + (", ..." if len(missing) > 8 else "")
+        console.print(
+            f"note: {len(missing)} labelled cases have no prediction and are not scored: {names}",
+            markup=False,
+            highlight=False,
+            soft_wrap=True,
+        )
+    if out is not None:
+        write_rows(Run.open(out).results_csv, rows)
+    return 0
+
+
+def report_verb(folder: Path) -> int:
+    """Draw a run's page again."""
+    run = Run(folder)
+    if not run.report_json.is_file():
+        raise DataError(
+            "is not the folder of a finished run",
+            where=str(folder),
+            expected=f"a folder that holds {run.report_json.name}",
+            mend="Run the recipe's command again; it goes on where it stopped.",
+        )
+    redraw_report(run, read_rows(run.results_csv))
+    Console().print(f"report: {run.report_html}")
+    return 0
+
+
+def say(console: Console, text: str) -> None:
+    """Print `text` as it is: no markup, no wrapping."""
+    console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def _print_plan(console: Console, recipe: Recipe, planned: Sequence[Estimate]) -> None:
+    console.print(recipe.question)
+    table = Table("step", "times", "images each", "minutes", "memory MB", box=None)
+    for one in planned:
+        minutes, memory = f"{one.seconds / 60:.1f}", f"{one.memory_mb:.0f}"
+        table.add_row(one.work.what, str(one.work.times), str(one.work.images), minutes, memory)
+    console.print(table)
+    total = sum(one.seconds for one in planned) / 60
+    console.print(f"about {total:.0f} minutes of training on this machine, as it is loaded now")
+
+
+def _classes(text: str | None) -> dict[str, int] | None:
+    if text is None:
+        return None
+    parsed = yaml.safe_load(text)
+    if not isinstance(parsed, dict) or not all(isinstance(value, int) for value in parsed.values()):
+        raise ConfigError(
+            "--classes must map names to label values", found=text, mend="e.g. '{anterior: 1, posterior: 2}'"
+        )
+    return {str(name): value for name, value in parsed.items()}
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
