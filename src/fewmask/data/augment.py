@@ -5,7 +5,6 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from fewmask.core.volume import IGNORE
 from fewmask.data.augment_intensity import IntensityRanges, apply_tone, draw_tone
 from fewmask.data.augment_spatial import SpatialRanges, apply_warp, draw_warp
 
@@ -20,8 +19,9 @@ class StrongAugment:
 
     spatial: SpatialRanges = field(default_factory=SpatialRanges)
     intensity: IntensityRanges = field(default_factory=IntensityRanges)
-    outside: int = IGNORE
-    """Label of voxels that the warp brought in from beyond the border."""
+    outside: int = 0
+    """Label of voxels that the warp brings in from beyond the border: background, for whole images on black.
+    For patches of larger images give `IGNORE`."""
 
     def __call__(
         self, image: Tensor, mask: Tensor | None, generator: torch.Generator

@@ -2,10 +2,6 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
-
-import numpy as np
-from numpy.typing import NDArray
 
 from fewmask.core.errors import DataError
 from fewmask.core.run import MaskFolder
@@ -86,9 +82,9 @@ def score_masks(
         images = read_images(case)
         reference = read_case_mask(case, cohort)
         mask, trace = segment(case, images)
-        truth, returned = _labels(reference), _labels(ceiling_mask(reference, trace))
+        truth, returned = reference.voxels, ceiling_mask(reference, trace).voxels
         rows += score_case(
-            _labels(mask),
+            mask.voxels,
             truth,
             reference.spacing_mm,
             cohort.classes,
@@ -118,10 +114,6 @@ def refuse_other_classes(segmenter: Segmenter, cohort: Cohort) -> None:
             expected=f"cohort {dict(cohort.classes)}",
             mend="Give the cohort the model's classes and label values.",
         )
-
-
-def _labels(mask: Mask) -> NDArray[np.unsignedinteger[Any]]:
-    return cast(NDArray[np.unsignedinteger[Any]], mask.voxels)
 
 
 def _write(

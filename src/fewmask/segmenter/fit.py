@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -126,44 +126,27 @@ def fit_segmenter(
         ShapeError: images and masks do not fit.
         ConfigError: a setting is out of range.
     """
-    design = Design(
-        classes=classes,
-        preparation=preparation,
-        patch=_patch(data, settings),
-        widths=settings.widths,
-        flips=settings.augment.spatial.flips if settings.augment else (),
-        may_be_absent=tuple(may_be_absent),
-        about=dict(about or {}),
-    )
+    patch, widths = _patch(data, settings), settings.widths
+    flips = settings.augment.spatial.flips if settings.augment else ()
+    design = Design(classes, preparation, patch, widths, flips, tuple(may_be_absent), dict(about or {}))
     inputs = _inputs(data, validation, weights, design, settings, seed, label)
     if step.result(inputs) is not None:
         return Segmenter.load(step.model, device=fabric.device)
-    source = _source(data, design, settings)
+    objective = _objective(design, settings, seed, label)
     held_out = None if validation is None else _encoded(validation, design.labels, "validation")
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(integer(seed, label, "weights"))
-        network = design.build()
-    objective = SegmentationObjective(
-        network,
-        Schedule(settings.lr, settings.images, warm_up=0.05),
-        classes=len(design.labels),
-        optimizer=settings.optimizer,
-        weight_decay=settings.weight_decay,
-        class_weights=settings.class_weights,
-        average=settings.average,
-    )
+    source = _source(data, design, settings)
+    augment = _augment(source, settings)
+    stream = Stream(source, settings.batch_size, seed=seed, name=label, augment=augment, weights=weights)
     fitted = fit(
         objective,
-        Stream(source, settings.batch_size, seed=seed, name=label, augment=settings.augment, weights=weights),
+        stream,
         step,
         images=settings.images,
         seed=seed,
         fabric=fabric,
-        checkpoint_every=settings.checkpoint_every or max(settings.images // 10, 1),
-        report_every=max(settings.images // 40, 1),
         validate=None if held_out is None else lambda: pooled_dice(objective.result, held_out, design),
-        validate_every=settings.validate_every or max(settings.images // 20, 1),
         label=label,
+        **_intervals(settings),
     )
     best = load_best(step, objective.modules()) if held_out is not None else {}
     segmenter = Segmenter(objective.result.eval().requires_grad_(False), design)
@@ -172,6 +155,31 @@ def fit_segmenter(
         step.finish(inputs, {"images_seen": fitted.images_seen, "best": best})
     fabric.barrier()
     return segmenter
+
+
+def _intervals(settings: FitSettings) -> dict[str, int]:
+    """Images between checkpoints, reports and validations."""
+    return {
+        "checkpoint_every": settings.checkpoint_every or max(settings.images // 10, 1),
+        "report_every": max(settings.images // 40, 1),
+        "validate_every": settings.validate_every or max(settings.images // 20, 1),
+    }
+
+
+def _objective(design: Design, settings: FitSettings, seed: int, label: str) -> SegmentationObjective:
+    """A fresh network with what it minimises; the global generator is left as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(integer(seed, label, "weights"))
+        network = design.build()
+    return SegmentationObjective(
+        network,
+        Schedule(settings.lr, settings.images, warm_up=0.05),
+        classes=len(design.labels),
+        optimizer=settings.optimizer,
+        weight_decay=settings.weight_decay,
+        class_weights=settings.class_weights,
+        average=settings.average,
+    )
 
 
 @torch.no_grad()
@@ -259,6 +267,13 @@ def _source(data: Labelled | Source, design: Design, settings: FitSettings) -> S
     if all(image.shape[1:] == design.patch for image in encoded.images):
         return ArraySource(np.stack(encoded.images), np.stack(encoded.masks))
     return PatchSource(encoded.images, encoded.masks, design.patch, foreground=settings.foreground)
+
+
+def _augment(source: Source, settings: FitSettings) -> StrongAugment | None:
+    """The augmentation; what it brings in from beyond a patch is unjudged, for the scan goes on there."""
+    if settings.augment is None or not isinstance(source, PatchSource):
+        return settings.augment
+    return replace(settings.augment, outside=IGNORE)
 
 
 def _encoded(data: Labelled, labels: Sequence[int], part: str) -> Labelled:
