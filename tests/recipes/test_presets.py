@@ -49,7 +49,7 @@ def test_words_go_on_top_of_a_file_on_top_of_a_preset(tmp_path: Path):
     ("word", "hint"),
     [
         ("unet.imges=5", "'unet.images'"),
-        ("unt.images=5", "'unet.images'"),
+        ("unt.images=5", "'unet'"),
         ("gan.r1gamma=5", "'gan.r1_gamma'"),
         ("thread=2", "'threads'"),
     ],
