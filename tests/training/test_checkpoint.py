@@ -81,10 +81,22 @@ def test_a_torn_checkpoint_is_passed_over(file: str, damage, tmp_path: Path) -> 
     write_checkpoint(step, 20, state(2))
     damage(getattr(step.checkpoint(20), file))
     assert value_of(step) == 1
-    clean(step, step.checkpoint(10).folder)
+    assert clean(step, step.checkpoint(10).folder) == ["000000000020"]
     assert names(step) == ["000000000010"]
     write_checkpoint(step, 20, state(2))
     assert value_of(step) == 2
+
+
+def test_an_unreadable_checkpoint_is_not_trained_over(tmp_path: Path, monkeypatch) -> None:
+    step = Step(tmp_path)
+    write_checkpoint(step, 10, state(1))
+
+    def refuse(*_: object, **__: object) -> str:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "read_text", refuse)
+    with pytest.raises(RunError, match="cannot be read"):
+        read_newest(step)
 
 
 def test_leftovers_of_a_killed_writer_are_removed(tmp_path: Path) -> None:

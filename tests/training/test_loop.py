@@ -57,6 +57,17 @@ def test_optimizer_state_and_schedule_survive(worker, fabric, tmp_path: Path) ->
             assert torch.equal(torch.as_tensor(value), torch.as_tensor(new["state"][number][key]))
 
 
+def test_a_torn_checkpoint_is_told_and_the_one_before_is_used(worker, fabric, tmp_path: Path, capsys) -> None:
+    whole, fitted = run(worker, fabric, tmp_path)
+    torn = Step(tmp_path).checkpoint(80)
+    torn.tensors.write_bytes(torn.tensors.read_bytes()[:-1])
+    capsys.readouterr()
+    again, fitted = run(worker, fabric, tmp_path)
+    assert fitted.resumed_from == 60
+    assert "passed over the damaged checkpoint 000000000080" in capsys.readouterr().err
+    assert same(tensors(whole), tensors(again))
+
+
 def test_last_batch_is_whole_and_a_finished_training_is_only_loaded(worker, fabric, tmp_path: Path) -> None:
     trained, fitted = run(worker, fabric, tmp_path, images=33)
     assert fitted.images_seen == 36

@@ -190,17 +190,21 @@ def read_newest(step: Step) -> tuple[Path, State] | None:
     return None
 
 
-def clean(step: Step, newest: Path | None) -> None:
-    """Remove what an interrupted writer left behind: temporary files, and torn states after the `newest`."""
+def clean(step: Step, newest: Path | None) -> list[str]:
+    """Remove what an interrupted writer left behind: temporary files, and torn states after the `newest`.
+
+    Returns the names of the torn states.
+    """
     folders = (step.folder, step.checkpoints, step.samples)
     for left in (path for folder in folders for path in folder.glob(".*.tmp*")):
         if left.is_dir():
             shutil.rmtree(left, ignore_errors=True)
         else:
             left.unlink(missing_ok=True)
-    for folder in _numbered(step):
-        if newest is None or folder.name > newest.name:
-            shutil.rmtree(folder, ignore_errors=True)
+    torn = [folder for folder in _numbered(step) if newest is None or folder.name > newest.name]
+    for folder in torn:
+        shutil.rmtree(folder, ignore_errors=True)
+    return [folder.name for folder in torn]
 
 
 def write_best(step: Step, modules: Mapping[str, nn.Module], told: Mapping[str, Any]) -> None:
@@ -228,8 +232,10 @@ def _read(checkpoint: Checkpoint) -> State | None:
         sums, numbers = told["sha256"], told["state"]
         if sums != {"tensors": _file_sha256(checkpoint.tensors), "numbers": _json_sha256(numbers)}:
             return None
-    except (OSError, ValueError, KeyError, TypeError):
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
         return None
+    except OSError as error:  # it may be whole: never train over it
+        raise RunError(f"cannot be read ({error.strerror})", where=str(checkpoint.folder)) from error
     return State(read_tensors(checkpoint.tensors), numbers)
 
 

@@ -75,7 +75,7 @@ class Log:
         if self.console.is_terminal and images_seen < images:
             columns = (
                 TextColumn("{task.description}"),
-                BarColumn(),
+                BarColumn(20),
                 TaskProgressColumn(),
                 TimeRemainingColumn(),
                 TextColumn("{task.fields[note]}"),
@@ -114,7 +114,8 @@ class Log:
         shown = " ".join(f"{name} {value:.4g}" for name, value in list(means.items())[:6])
         speed = f"{rate:.1f} images/s, {memory['memory_mb']:.0f} MB"
         if self.bar is not None:
-            self.bar.update(self.task, note=f"{speed}, {shown}")
+            self.bar.update(self.task, note=speed)
+            self.say(f"{images_seen} images: {shown}")
             return
         left = (self.images - images_seen) / max(rate, 1e-9)
         self.say(f"{self.label} {images_seen}/{self.images} images, {speed}, {duration(left)} left: {shown}")

@@ -124,8 +124,7 @@ def fit(
         resumed_from = now.images_seen
     last_good = newest[0] if newest is not None else None
     fabric.barrier()
-    if first_process:
-        checkpoint.clean(step, last_good)
+    torn = checkpoint.clean(step, last_good) if first_process else []
 
     # --- what an update may do ---
     def minimise(loss: Tensor, optimizer: Optimizer) -> None:
@@ -149,6 +148,8 @@ def fit(
         active=first_process,
         device=fabric.device,
     ) as log:
+        for name in torn:
+            log.say(f"{label}: passed over the damaged checkpoint {name}")
         if resumed_from is not None:
             log.say(f"{label}: goes on from {resumed_from} of {images} images")
         started = time.monotonic() - now.seconds
