@@ -51,4 +51,4 @@ def test_bad_shapes_and_types_are_refused() -> None:
 
 
 def test_lps_and_ras_are_each_others_inverse() -> None:
-    assert (LPS_TO_RAS @ LPS_TO_RAS == np.eye(4)).all()
+    assert (np.eye(4) == LPS_TO_RAS @ LPS_TO_RAS).all()

@@ -69,6 +69,6 @@ class RunError(FewmaskError):
 
 
 class TrainingError(FewmaskError):
-    """Training cannot go on: a loss is not a number, or a worker died. Not the user's mistake: exit code 1."""
+    """Training cannot go on: a loss is not a number, or a worker died. Not the user's mistake."""
 
     exit_code = 1

@@ -211,6 +211,11 @@ class Run:
         return self.folder / "cases" / arm
 
     @property
+    def model(self) -> Path:
+        """The model to use, for `fewmask segment`."""
+        return self.folder / "model"
+
+    @property
     def phantom(self) -> Path:
         """The built-in phantom as a cohort, when no other was given."""
         return self.folder / "phantom"

@@ -31,6 +31,7 @@ from fewmask.networks.pixelhead import PixelHead
 from fewmask.objectives.ada import ANATOMY
 from fewmask.objectives.perceptual import DiscriminatorDistance
 from fewmask.recipes.arms import UNET, place, scored, stacked, unet_arm
+from fewmask.recipes.ganchecks import gan_checks, inversion_check
 from fewmask.recipes.outcome import Outcome
 from fewmask.recipes.plan import Work, gan_work, inversion_work, unet_work
 from fewmask.recipes.settings import FewshotSettings
@@ -86,7 +87,14 @@ class Tested:
 
 def run(stage: Stage, settings: FewshotSettings) -> Outcome:
     """Train and score every arm."""
-    gan = learn_slices(stage, settings)
+    unlabelled = prepare_slices(
+        stage.training_cases,
+        stage.cohort,
+        stage.preparation,
+        masks=False,
+        cap=settings.gan.slices_per_patient,
+    ).images
+    gan = learn_slices(stage, settings, unlabelled)
     stack = features(gan, settings)
     statistics = sampled_statistics(stack, gan.generator, seed=settings.seed)
     tested = invert_test(stage, settings, gan)
@@ -99,15 +107,18 @@ def run(stage: Stage, settings: FewshotSettings) -> Outcome:
         rows += autoshot_arm(stage, settings, gan, stack, head, few, items)
     if settings.shots.full:
         rows += unet_arm(stage, stage.labelled, shots=None, draw=0)
-    return Outcome(rows)
+    few, items = list(every_draw(stage))[-1]
+    checks = gan_checks(gan.generator, unlabelled, tested.images, seed=settings.seed)
+    met = inversion_check(invert_shots(stage, settings, gan, few, items)[2], tested.inversion)
+    learned = len(unlabelled)
+    return Outcome(rows, (*checks, met), {HEAD: learned, AUTOSHOT: learned})
 
 
-def learn_slices(stage: Stage, settings: FewshotSettings) -> TrainedGenerator:
+def learn_slices(
+    stage: Stage, settings: FewshotSettings, unlabelled: NDArray[np.floating]
+) -> TrainedGenerator:
     """The GAN sees every slice of the training patients, and no mask."""
     gan = settings.gan
-    slices = prepare_slices(
-        stage.training_cases, stage.cohort, stage.preparation, masks=False, cap=gan.slices_per_patient
-    )
     mirror = ("xflip",) if gan.mirror else ()
     design = GeneratorDesign(
         channel_base=gan.channel_base,
@@ -124,7 +135,7 @@ def learn_slices(stage: Stage, settings: FewshotSettings) -> TrainedGenerator:
     )
     step = stage.run.step("gan")
     return train_generator(
-        slices.images, design, step, total=gan.images, seed=settings.seed, fabric=stage.fabric
+        unlabelled, design, step, total=gan.images, seed=settings.seed, fabric=stage.fabric
     )
 
 
@@ -182,15 +193,7 @@ def learn_head(
 ) -> PixelHead:
     """The head learns from the k slices and their augmented copies, all inverted as a test slice is."""
     name = place(HEAD, few.count, few.draw)
-    images, masks = stacked(items)
-    images, masks = augmented_copies(
-        images,
-        encode(masks, stage.labels, name),
-        StrongAugment(spatial=SpatialRanges(flips=settings.unet.flips)),
-        copies=settings.inversion.copies + 1,
-        seed=settings.seed,
-    )
-    inversion = invert(stage, settings, gan, images, name)
+    images, masks, inversion = invert_shots(stage, settings, gan, few, items)
     return fit_head(
         stack,
         HeadShots(images, masks, inversion.ws),
@@ -204,6 +207,22 @@ def learn_head(
         width=settings.head.width,
         label=name,
     )
+
+
+def invert_shots(
+    stage: Stage, settings: FewshotSettings, gan: TrainedGenerator, few: Few, items: Labelled
+) -> tuple[NDArray[np.float32], NDArray[np.uint8], Inversion]:
+    """The labelled slices with their augmented copies, their masks as class numbers, and their latents."""
+    name = place(HEAD, few.count, few.draw)
+    images, masks = stacked(items)
+    images, masks = augmented_copies(
+        images,
+        encode(masks, stage.labels, name),
+        StrongAugment(spatial=SpatialRanges(flips=settings.unet.flips)),
+        copies=settings.inversion.copies + 1,
+        seed=settings.seed,
+    )
+    return images, masks, invert(stage, settings, gan, images, name)
 
 
 def head_arm(stage: Stage, few: Few, tested: Tested, stack: FeatureStack, head: PixelHead) -> list[Row]:

@@ -20,7 +20,7 @@ from fewmask.data.io import read_mask
 from fewmask.data.overlay import beside, with_legend
 from fewmask.data.prepare import Trace, prepare
 from fewmask.metrics.score import Row
-from fewmask.recipes.arms import place
+from fewmask.recipes.arms import UNET, place
 from fewmask.recipes.record import versions
 from fewmask.recipes.stage import Stage
 from fewmask.report.content import (
@@ -40,6 +40,7 @@ from fewmask.report.curves import read_curve
 from fewmask.report.datacard import data_card
 from fewmask.report.page import write_page
 from fewmask.report.tables import choose_cases
+from fewmask.segmenter.model import Segmenter
 
 LONG_SIDE = 256
 """Pixels of the longer side of a case's picture."""
@@ -87,6 +88,13 @@ def draw_report(
     write_report(run.report_json, report)
     write_page(report, outcome.rows, run.report_html)
     return report
+
+
+def keep_model(stage: Stage) -> None:
+    """Leave the model to use at the top of the run: the U-Net on all masks, else on the most shots."""
+    most = None if stage.settings.shots.full else max(stage.shots.counts)
+    step = stage.run.step(place(UNET, most, 0))
+    Segmenter.load(step.model).save(stage.run.model)
 
 
 def redraw_report(run: Run, rows: Sequence[Row]) -> None:

@@ -16,7 +16,7 @@ from fewmask.data.check import check_cohort
 from fewmask.data.cohort import read_cohort
 from fewmask.metrics.score import read_rows, write_rows
 from fewmask.metrics.surface import Penalty
-from fewmask.recipes.outcome import draw_report, redraw_report
+from fewmask.recipes.outcome import draw_report, keep_model, redraw_report
 from fewmask.recipes.plan import Estimate, estimates
 from fewmask.recipes.presets import build, keys, parse_overrides, preset_names, read_config, read_preset
 from fewmask.recipes.record import write_record
@@ -85,6 +85,8 @@ def run_verb(
     say(console, plain_table(outcome.rows, report))
     for sentence in verdict(outcome.rows, report):
         say(console, sentence.text)
+    keep_model(stage)
+    say(console, f"model:  {run.model}")
     say(console, f"report: {run.report_html}")
     return 0
 
