@@ -9,6 +9,7 @@ from fewmask.synthesis.autoshot import (
     LabelledSamples,
     collect,
     judged_labels,
+    label_images,
     mix_with_real,
     most_certain,
     sample_labelled,
@@ -43,6 +44,15 @@ def test_samples_are_fixed_by_their_number(generator, head, stack):
     assert np.abs(one.images).max() <= 1
     assert one.labels.dtype == np.uint8
     assert one.confidence.min() >= 1 / 3 - 1e-3
+
+
+def test_real_images_are_labelled_in_the_same_way(generator, head, stack):
+    z = torch.randn(3, 8, generator=torch.Generator().manual_seed(1))
+    ws = generator.mapping(z)
+    images = generator.synthesis(ws, noise="constant").numpy()
+    found = label_images([head], stack, images, ws.numpy())
+    assert np.array_equal(found.images, images)
+    assert np.allclose(found.probabilities.sum(axis=1), 1, atol=1e-2)
 
 
 def test_truncation_takes_variety_away(generator, head, stack):

@@ -17,17 +17,16 @@ from fewmask.core.volume import IGNORE
 from fewmask.networks.pixelhead import PixelHead
 from fewmask.networks.stylegan2 import Generator
 from fewmask.synthesis.features import FeatureStack
-from fewmask.synthesis.pixelhead import probabilities
+from fewmask.synthesis.pixelhead import predict_head, probabilities
 
 Float = NDArray[np.float32]
 
 
 @dataclass(frozen=True, eq=False)
 class LabelledSamples:
-    """Generated images with labels.
+    """Images that a network labelled: generated ones, or real ones that nobody has labelled.
 
-    images (N, C, H, W) float32 in [-1, 1]; probabilities (N, K, H, W) float16, the head's soft labels;
-    labels (N, H, W) uint8, the most probable class; confidence (N, H, W) float16, its probability.
+    images (N, C, H, W) float32 in [-1, 1]; probabilities (N, K, H, W) float16, the soft labels.
     """
 
     images: Float
@@ -102,6 +101,13 @@ def sample_labelled(
         if on_progress is not None:
             on_progress(numbers.stop, count)
         yield LabelledSamples(image.numpy(), soft.numpy().astype(np.float16))
+
+
+def label_images(
+    heads: Sequence[PixelHead], stack: FeatureStack, images: Float, ws: Float | None = None
+) -> LabelledSamples:
+    """Label unlabelled real images (N, C, H, W) with the heads, as generated ones are labelled."""
+    return LabelledSamples(images, predict_head(heads, stack, images, ws).astype(np.float16))
 
 
 def collect(batches: Iterator[LabelledSamples]) -> LabelledSamples:
