@@ -13,8 +13,8 @@ from torch import nn
 from fewmask.core.seed import integer
 from fewmask.training.memory import keep_freed_blocks, memory_mb
 
-CASES = ((8, 64, 32), (8, 128, 32), (8, 256, 16))  # images, pixels, channels
-UPDATES = 5
+CASES = ((8, 64, 32), (8, 128, 32), (10, 256, 16))  # images, pixels, channels
+UPDATES = 3
 
 
 def stack(first: int, channels: int) -> nn.Module:
