@@ -99,7 +99,8 @@ class EqualConv2d(nn.Module):
         else:
             y = F.conv2d(self.filter.smooth(x, padding=kernel // 2 + 1), weight, bias, stride=2)
         if self.activate:
-            y = F.leaky_relu_(y, SLOPE)
+            # In place only where y owns its memory: changing a view in place costs copies in backward.
+            y = F.leaky_relu(y, SLOPE) if kernel == 1 else F.leaky_relu_(y, SLOPE)
         return y if self.clamp is None else y.clamp(-self.clamp, self.clamp)
 
 

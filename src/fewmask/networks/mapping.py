@@ -69,7 +69,7 @@ class MappingNetwork(nn.Module):
         for layer in self.layers:
             w = layer(w)
         if update_average:
-            self.w_avg.lerp_(w.detach().mean(dim=0), 1 - 0.998)
+            self.w_avg.lerp_(w.detach().mean(dim=0).to(self.w_avg), 1 - 0.998)
         ws = w[:, None].expand(-1, self.num_ws, -1)
         if truncation == 1.0:
             return ws

@@ -258,7 +258,8 @@ class ResidualBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, in, h, h) -> (B, out, h / 2, h / 2)."""
         skip: Tensor = self.skip(x)
-        return skip.add_(self.conv1(self.conv0(x)))
+        deep: Tensor = self.conv1(self.conv0(x))
+        return skip + deep
 
 
 def append_group_deviation(x: Tensor, group: int) -> Tensor:

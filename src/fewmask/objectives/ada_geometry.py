@@ -2,8 +2,8 @@
 
 Karras et al. 2020, "Training GANs with limited data", appendix B: images are doubled in size with the
 low-pass filter of the wavelet sym6, sampled bilinearly there, and halved with the same filter; beyond its
-border an image goes on as its own reflection. The filters are banded matrices: at a discriminator's input sizes that is
-faster on a CPU than convolutions of one channel.
+border an image goes on as its own reflection. The filters are banded matrices: at a discriminator's input
+sizes that is faster on a CPU than convolutions of one channel.
 """
 
 import functools
