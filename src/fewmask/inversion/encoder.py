@@ -4,7 +4,6 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
-from lightning_fabric import Fabric
 from numpy.typing import NDArray
 
 from fewmask.core.run import Step
@@ -15,6 +14,7 @@ from fewmask.networks.encoder import LatentEncoder
 from fewmask.networks.stylegan2 import Discriminator, Generator
 from fewmask.objectives.encoder import EncoderObjective
 from fewmask.objectives.perceptual import Distance
+from fewmask.training.launch import Fabric
 from fewmask.training.loop import fit
 
 

@@ -70,7 +70,7 @@ def draw_report(
         arms=tuple(arms),
         data=replace(
             data_card(cohort, grids, parts=stage.split.parts(), site_tag=settings.cohort.site_tag),
-            notes=tuple(str(remark) for remark in stage.check.remarks),
+            notes=tuple(str(remark) for remark in stage.remarks),
         ),
         shots_unit=stage.shots.unit,
         command=command,
@@ -192,9 +192,8 @@ def _checks(stage: Stage) -> tuple[Check, ...]:
         ),
         Check(
             "Files and geometry of the cohort",
-            "warning" if stage.check.remarks else "passed",
-            f"no fault, {len(stage.check.remarks)} remarks"
-            + (" (in the data card)" if stage.check.remarks else ""),
+            "warning" if stage.remarks else "passed",
+            f"no fault, {len(stage.remarks)} remarks" + (" (in the data card)" if stage.remarks else ""),
             "Shapes, spacings, label values, duplicates and empty masks, as `fewmask check` tells them.",
         ),
     )

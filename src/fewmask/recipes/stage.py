@@ -1,16 +1,16 @@
 """What every recipe stands on: the cohort, its split by patient, and prepared slices or volumes."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fewmask.core.errors import ConfigError, DataError
+from fewmask.core.errors import ConfigError, DataError, Problem
 from fewmask.core.run import Run
-from fewmask.data.check import CheckReport, check_cohort
+from fewmask.data.check import check_cohort, gathered
 from fewmask.data.cohort import Case, Cohort, read_case_mask, read_cohort, read_images
 from fewmask.data.phantom import write_phantom
 from fewmask.data.prepare import Preparation, prepare, prepare_mask
@@ -61,7 +61,7 @@ class Stage:
     run: Run
     settings: CommonSettings
     cohort: Cohort
-    check: CheckReport
+    remarks: tuple[Problem, ...]
     split: Split
     shots: Shots
     preparation: Preparation
@@ -108,8 +108,7 @@ def open_stage(settings: CommonSettings, path: Path | None, run: Run) -> Stage:
         ConfigError: more shots than labelled patients or slices.
     """
     cohort = open_cohort(settings, path, run)
-    check = check_cohort(cohort, pictures=run.pictures)
-    check.raise_if_faulty()
+    remarks = checked(cohort, run)
     _refuse_unlabelled(cohort)
     split = split_by_patient(
         cohort.cases,
@@ -139,7 +138,7 @@ def open_stage(settings: CommonSettings, path: Path | None, run: Run) -> Stage:
         run,
         settings,
         cohort,
-        check,
+        remarks,
         split,
         shots,
         preparation,
@@ -147,6 +146,17 @@ def open_stage(settings: CommonSettings, path: Path | None, run: Run) -> Stage:
         prepare_labelled(validating, cohort, preparation) if validating else None,
         launch(device=settings.device, threads=settings.threads),
     )
+
+
+def checked(cohort: Cohort, run: Run) -> tuple[Problem, ...]:
+    """The remarks of the cohort's check, read again only when a file has changed; faults are raised."""
+    step, inputs = run.step("check"), {"files": fingerprint(cohort)}
+    result = step.result(inputs)
+    if result is None:
+        report = check_cohort(cohort, pictures=run.pictures)
+        report.raise_if_faulty()
+        result = step.finish(inputs, {"remarks": [asdict(one) for one in gathered(report.remarks)]})
+    return tuple(Problem(**one) for one in result["remarks"])
 
 
 def open_cohort(settings: CommonSettings, path: Path | None, run: Run) -> Cohort:

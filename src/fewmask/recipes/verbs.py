@@ -64,7 +64,7 @@ def run_verb(
     started = time.monotonic()
     run = Run.open(out if out is not None else Path("runs") / name)
     stage = open_stage(settings, cohort, run)
-    for remark in stage.check.remarks:
+    for remark in stage.remarks:
         say(console, f"note: {remark}")
     outcome = recipe.run(stage, settings)
     write_rows(run.results_csv, outcome.rows)
