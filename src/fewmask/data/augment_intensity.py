@@ -26,6 +26,8 @@ class IntensityRanges:
     """Largest offset."""
     bias: tuple[float, float] = (0.3, 0.4)
     """Largest standard deviation of a smooth additive field."""
+    bias_cells: int = 2
+    """Cells of the field's control grid along an axis; more cells, finer shades."""
     noise: tuple[float, float] = (0.15, 0.3)
     """Largest standard deviation of white noise."""
     blur: tuple[float, float] = (1.2, 0.2)
@@ -53,9 +55,6 @@ class Tone:
     white: Tensor
 
 
-_BIAS_POINTS = 5
-
-
 def draw_tone(shape: Sequence[int], ranges: IntensityRanges, generator: torch.Generator) -> Tone:
     """Draw changes for images of `shape` (B, C, *S) from `generator`."""
     count, channels, *size = shape
@@ -77,7 +76,9 @@ def draw_tone(shape: Sequence[int], ranges: IntensityRanges, generator: torch.Ge
     def positive(setting: tuple[float, float], *names: int) -> Tensor:
         return chosen(setting[1], *names) * uniform(*names) * setting[0]
 
-    points = torch.randn(count, channels, *(_BIAS_POINTS,) * dims, generator=generator, device=device)
+    points = torch.randn(
+        count, channels, *(ranges.bias_cells + 3,) * dims, generator=generator, device=device
+    )
     coarser = 1 + positive((ranges.low_resolution[0] - 1, ranges.low_resolution[1]), count)
     return Tone(
         gamma=factor(ranges.gamma),

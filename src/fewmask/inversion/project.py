@@ -63,11 +63,11 @@ def project(
     seed: int,
     start: Float | None = None,
     candidates: int = 1000,
-    learning_rate: float = 0.05,
+    learning_rate: float = 0.1,
     pixel_weight: float = 1.0,
     perceptual_weight: float = 1.0,
     mean_penalty: float = 0.0,
-    noise_factor: float = 0.05,
+    noise_factor: float = 0.01,
     batch_size: int = 16,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Inversion:

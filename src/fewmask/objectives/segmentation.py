@@ -14,6 +14,7 @@ from torch.optim import SGD, AdamW, Optimizer
 from fewmask.core.errors import ConfigError
 from fewmask.core.volume import IGNORE
 from fewmask.data.batches import Batch
+from fewmask.objectives.average import follow, share_kept
 
 Minimise = Callable[[Tensor, Optimizer], None]
 """Takes a loss and an optimiser and makes one step; the training loop provides it."""
@@ -150,19 +151,10 @@ class SegmentationObjective:
         dice, entropy = self.loss(batch.image, batch.mask)
         minimise(dice + entropy, self._optimizer)
         if self._mean is not None:
-            _follow(self._mean, self.network, 0.5 ** (len(batch.image) / self.average))
+            follow(self._mean, self.network, share_kept(len(batch.image), self.average))
         return {"dice_loss": dice.detach(), "cross_entropy": entropy.detach(), "lr": lr}
 
     @property
     def result(self) -> nn.Module:
         """The network to validate and to keep: the moving average if there is one."""
         return self.network if self._mean is None else self._mean
-
-
-@torch.no_grad()
-def _follow(average: nn.Module, network: nn.Module, keep: float) -> None:
-    """Move the average's weights towards the network's; buffers are copied."""
-    for mean, new in zip(average.parameters(), network.parameters(), strict=True):
-        mean.lerp_(new, 1 - keep)
-    for old_buffer, new_buffer in zip(average.buffers(), network.buffers(), strict=True):
-        old_buffer.copy_(new_buffer)

@@ -19,6 +19,7 @@ from fewmask.core.seed import integer
 from fewmask.data.batches import Batch
 from fewmask.networks.stylegan2 import Discriminator, Generator
 from fewmask.objectives.ada import AdaptiveAugmentation
+from fewmask.objectives.average import follow, share_kept
 
 Minimise = Callable[[Tensor, Optimizer], None]
 """(loss, optimizer): zero the gradients, backward, step; given by the training loop."""
@@ -51,8 +52,7 @@ class Average:
 
     def decay(self, images_seen: int, batch: int) -> float:
         """The old average's share in the new one."""
-        half_life = min(self.half_life, images_seen * self.ramp)
-        return float(0.5 ** (batch / max(half_life, 1e-8)))
+        return share_kept(batch, min(self.half_life, images_seen * self.ramp))
 
 
 def r1_penalty(discriminator: nn.Module, real: Tensor) -> Tensor:
@@ -156,7 +156,7 @@ class StyleGAN2Objective:
         logged["loss_g"] = self._learn_generator(fake, minimise)
         if lazy.path_length_weight and minibatch % lazy.path_length_every == 0:
             logged["path_length"] = self._shorten_paths(max(1, len(batch) // 2), minimise)
-        self._average(self.averaging.decay(images_seen + self.batch, self.batch))
+        follow(self.average, self.generator, self.averaging.decay(images_seen + self.batch, self.batch))
         if self.augment is not None:
             logged["ada_p"] = self.augment.p
             self.augment.observe(logits_real, minibatch)
@@ -219,14 +219,6 @@ class StyleGAN2Objective:
 
     def _seen(self, image: Tensor) -> Tensor:
         return image if self.augment is None else self.augment(image)
-
-    @torch.no_grad()
-    def _average(self, decay: float) -> None:
-        ours: list[Tensor] = list(self.average.parameters())
-        theirs: list[Tensor] = list(self.generator.parameters())
-        torch._foreach_lerp_(ours, theirs, 1 - decay)
-        for mine, current in zip(self.average.buffers(), self.generator.buffers(), strict=True):
-            mine.copy_(current)
 
 
 def _adam(module: nn.Module, lr: float, betas: tuple[float, float], every: int) -> Adam:

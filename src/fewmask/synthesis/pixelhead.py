@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from lightning_fabric import Fabric
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
@@ -22,6 +21,7 @@ from fewmask.data.batches import ArraySource, Augment, Stream
 from fewmask.networks.pixelhead import HeadKind, PixelHead
 from fewmask.objectives.pixelhead import PixelHeadObjective
 from fewmask.synthesis.features import ChannelStatistics, FeatureStack
+from fewmask.training.launch import Fabric
 from fewmask.training.loop import fit
 
 Float = NDArray[np.float32]
