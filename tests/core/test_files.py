@@ -2,6 +2,8 @@
 
 import errno
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -59,3 +61,13 @@ def test_the_temporary_name_keeps_the_suffix(tmp_path: Path) -> None:
 
     files.write_atomic(tmp_path / "v.nii.gz", write)
     assert seen[0].name.endswith(".nii.gz")
+
+
+def test_a_folder_is_held_by_one_process(tmp_path: Path) -> None:
+    """Another process is refused while the lock is held, and let in afterwards."""
+    lock = tmp_path / ".lock"
+    code = f"from fewmask.core.files import held, Path\nwith held(Path({str(lock)!r})): pass"
+    with files.held(lock):
+        refused = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert "another process is at work" in refused.stderr
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,9 +1,11 @@
 """Writing files so that a crash, a full disk or a missing right never leaves half a file."""
 
 import errno
+import fcntl
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +64,29 @@ def write_text(path: Path, text: str) -> Path:
 def write_json(path: Path, value: Any) -> Path:
     """Write `value` as indented JSON, atomically. Keys keep their order."""
     return write_text(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
+
+
+@contextmanager
+def held(lock: Path) -> Iterator[None]:
+    """Keep other processes of this machine out while the block runs; the system frees it if we die.
+
+    Raises `RunError` when another process holds it: two trainings in one folder would spoil each other.
+    """
+    make_folder(lock.parent)
+    try:
+        stream = lock.open("a")
+    except OSError as error:
+        raise write_error(lock, error) from error
+    with stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise RunError(
+                "another process is at work in this folder",
+                where=str(lock.parent),
+                mend="Wait until it is done, or choose another --out.",
+            ) from error
+        yield
 
 
 def read_json(path: Path) -> Any:

@@ -177,6 +177,11 @@ class Run:
         return cls(make_folder(folder))
 
     @property
+    def lock(self) -> Path:
+        """Held by the process that works in this folder."""
+        return self.folder / ".lock"
+
+    @property
     def run_json(self) -> Path:
         """Machine-readable record of the run."""
         return self.folder / "run.json"

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from fewmask.core.errors import ConfigError, DataError
+from fewmask.core.files import held
 from fewmask.core.run import Run
 from fewmask.data.check import check_cohort
 from fewmask.data.cohort import read_cohort
@@ -20,6 +21,7 @@ from fewmask.recipes.outcome import draw_report, keep_model, redraw_report
 from fewmask.recipes.plan import Estimate, estimates
 from fewmask.recipes.presets import build, keys, parse_overrides, preset_names, read_config, read_preset
 from fewmask.recipes.record import write_record
+from fewmask.recipes.settings import CommonSettings
 from fewmask.recipes.stage import open_stage
 from fewmask.recipes.table import Recipe, recipe_named
 from fewmask.report.content import Report
@@ -61,20 +63,35 @@ def run_verb(
     if dry_run:
         _print_plan(console, recipe, estimates(recipe.plan(settings)))
         return 0
-    started = time.monotonic()
     run = Run.open(out if out is not None else Path("runs") / name)
+    with held(run.lock):
+        _run(recipe, run, settings, cohort, preset=preset, console=console)
+    return 0
+
+
+def _run(
+    recipe: Recipe,
+    run: Run,
+    settings: CommonSettings,
+    cohort: Path | None,
+    *,
+    preset: str | None,
+    console: Console,
+) -> None:
+    """Train and score all arms, then write the rows, the page, the record and the model to use."""
+    started = time.monotonic()
+    command = " ".join(["fewmask", *sys.argv[1:]])
     stage = open_stage(settings, cohort, run)
     for remark in stage.remarks:
         say(console, f"note: {remark}")
     outcome = recipe.run(stage, settings)
     write_rows(run.results_csv, outcome.rows)
-    command = " ".join(["fewmask", *sys.argv[1:]])
     report = draw_report(
         stage, outcome, title=recipe.title, question=recipe.question, arms=recipe.arms, command=command
     )
     write_record(
         run,
-        recipe=name,
+        recipe=recipe.name,
         preset=preset,
         command=command,
         settings=settings,
@@ -82,13 +99,12 @@ def run_verb(
         trained=report.trained,
         seconds=time.monotonic() - started,
     )
+    keep_model(stage)
     say(console, plain_table(outcome.rows, report))
     for sentence in verdict(outcome.rows, report):
         say(console, sentence.text)
-    keep_model(stage)
     say(console, f"model:  {run.model}")
     say(console, f"report: {run.report_html}")
-    return 0
 
 
 def settings_verb(name: str) -> int:
