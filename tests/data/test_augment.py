@@ -16,7 +16,17 @@ from fewmask.data.augment_spatial import (
 
 STILL = SpatialRanges(rotate_deg=0, scale=1, stretch=1, shear=0, shift=0, elastic=0)
 OFF = (1.0, 0.0)
-PLAIN = IntensityRanges(OFF, OFF, (0, 0), (0, 0), (0, 0), (0, 0), OFF, (0, 0))
+NONE = (0.0, 0.0)
+PLAIN = IntensityRanges(
+    gamma=OFF,
+    contrast=OFF,
+    brightness=NONE,
+    bias=NONE,
+    noise=NONE,
+    blur=NONE,
+    low_resolution=OFF,
+    erase=NONE,
+)
 
 
 def chance(seed=0):

@@ -21,8 +21,8 @@ from torch import Tensor, nn
 from fewmask.core.run import Step
 from fewmask.core.seed import integer, stream
 from fewmask.data.batches import ArraySource, Batch, PatchSource, Stream
+from fewmask.objectives.average import follow, share_kept
 from fewmask.training import checkpoint
-from fewmask.training.ema import average_weights
 from fewmask.training.launch import launch
 from fewmask.training.loop import Minimise, fit
 
@@ -65,9 +65,7 @@ class TinyObjective:
         if self.spoil_at is not None and images_seen >= self.spoil_at:
             loss = loss * float("nan")
         minimise(loss, self.optimizer)
-        average_weights(
-            self.average, self.network, batch=len(batch), images_seen=images_seen, half_life=100, ramp=0.5
-        )
+        follow(self.average, self.network, share_kept(len(batch), min(100, 0.5 * images_seen)))
         self.heat = 0.9 * self.heat + 0.1 * float(loss.detach())
         return {"loss": loss, "heat": self.heat}
 

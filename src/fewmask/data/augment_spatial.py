@@ -24,17 +24,17 @@ Axis = Literal["z", "y", "x"]
 class SpatialRanges:
     """How far a warp may go. Every image gets its own draw; no axis is flipped unless `flips` names it."""
 
-    rotate_deg: float = 20.0
+    rotate_deg: float = 12.0
     """Largest angle, uniform on both sides; in 3-D also about the other two axes, a third as far."""
-    scale: float = 1.35
+    scale: float = 1.25
     """Largest enlargement; shrinking goes to its inverse (log-uniform, all axes together)."""
-    stretch: float = 1.15
+    stretch: float = 1.2
     """Largest further enlargement of a single axis."""
-    shear: float = 0.15
+    shear: float = 0.1
     """Largest shear, as the tangent of its angle."""
-    shift: float = 0.12
+    shift: float = 0.1
     """Largest translation, as a fraction of the longest side."""
-    elastic: float = 0.025
+    elastic: float = 0.05
     """Standard deviation of the elastic displacement, as a fraction of the longest side; 0 for none."""
     elastic_cells: int = 4
     """Cells of the control grid along an axis; more cells, finer bends."""
