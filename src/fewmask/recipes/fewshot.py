@@ -36,7 +36,7 @@ from fewmask.recipes.outcome import Outcome
 from fewmask.recipes.plan import Work, gan_work, inversion_work, unet_work
 from fewmask.recipes.settings import FewshotSettings
 from fewmask.recipes.stage import Few, Labelled, Stage, every_draw
-from fewmask.report.content import Arm
+from fewmask.report.content import Arm, Deviation
 from fewmask.segmenter.evaluate import score_masks
 from fewmask.segmenter.fit import encode
 from fewmask.synthesis.autoshot import collect, mix_with_real, most_certain, sample_labelled
@@ -71,6 +71,24 @@ ARMS = (
     Arm(UNET, "plain U-Net", "baseline", "U-Net with strong augmentation on the labelled slices alone"),
 )
 """What each arm of the table is."""
+
+DEVIATIONS = (
+    Deviation("generator", "StyleGAN3", "StyleGAN2", "features without margins; cheaper on a CPU"),
+    Deviation(
+        "what the head reads",
+        "the generator's activations",
+        "setting head.sources; by default the discriminator's and the slice itself too",
+        "an inversion blurs small structures",
+    ),
+    Deviation(
+        "labelled slices",
+        "inverted as they are",
+        "inverted together with augmented copies",
+        "one slice cannot teach that brightness and pose do not matter",
+    ),
+    Deviation("perceptual distance", "LPIPS", "the discriminator's features", "no downloaded weights"),
+)
+"""Where this recipe departs from the document it follows (Aoucher et al.; Tritrong et al. 2021)."""
 
 QUESTION = "Do features of a GAN trained on unlabelled slices beat a U-Net on the same few masks?"
 
@@ -111,7 +129,7 @@ def run(stage: Stage, settings: FewshotSettings) -> Outcome:
     checks = gan_checks(gan.generator, unlabelled, tested.images, seed=settings.seed)
     met = inversion_check(invert_shots(stage, settings, gan, few, items)[2], tested.inversion)
     learned = len(unlabelled)
-    return Outcome(rows, (*checks, met), {HEAD: learned, AUTOSHOT: learned})
+    return Outcome(rows, (*checks, met), {HEAD: learned, AUTOSHOT: learned}, DEVIATIONS)
 
 
 def learn_slices(

@@ -154,15 +154,15 @@ class HeadSettings(Settings):
     images: Annotated[int, Field(ge=1, description="training images seen")] = 3000
     sources: Annotated[
         tuple[Literal["generator", "discriminator", "image"], ...],
-        Field(description="what the head sees; the published method sees the generator alone"),
-    ] = ("generator",)
+        Field(description="what the head reads; the published method reads the generator alone"),
+    ] = ("generator", "discriminator", "image")
 
 
 class AutoshotSettings(Settings):
     """Generated images labelled by the head teach a U-Net, so that inference needs one pass."""
 
-    samples: Annotated[int, Field(ge=1, description="generated images")] = 2000
-    truncation: Annotated[float, Field(gt=0, le=1, description="psi: how near to the mean image")] = 0.7
+    samples: Annotated[int, Field(ge=1, description="generated images")] = 1000
+    truncation: Annotated[float, Field(gt=0, le=1, description="psi: how near to the mean image")] = 0.8
     drop: Annotated[float, Field(ge=0, lt=1, description="share of the most uncertain samples left out")] = (
         0.1
     )
