@@ -211,6 +211,11 @@ class Run:
         """One line per scan of `fewmask segment`: done or quarantined, with the reason."""
         return self.folder / "journal.jsonl"
 
+    @property
+    def pairing_csv(self) -> Path:
+        """Which mask belongs to which scan, as `fewmask check` found it."""
+        return self.folder / "pairing.csv"
+
     def cases(self, arm: str) -> Path:
         """Folder of an arm's masks and pictures of the test cases ("unet/k=1/draw=0")."""
         return self.folder / "cases" / arm

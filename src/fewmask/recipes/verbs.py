@@ -18,6 +18,7 @@ from fewmask.data.cohort import read_cohort
 from fewmask.metrics.score import read_rows, write_rows
 from fewmask.metrics.surface import Penalty
 from fewmask.recipes.outcome import draw_report, keep_model, redraw_report
+from fewmask.recipes.pairing import pairing_table, write_pairing
 from fewmask.recipes.plan import Estimate, estimates
 from fewmask.recipes.presets import build, keys, parse_overrides, preset_names, read_config, read_preset
 from fewmask.recipes.record import write_record
@@ -37,7 +38,11 @@ def check_verb(path: Path, *, out: Path | None, classes: str | None) -> int:
     console = Console()
     cohort = read_cohort(path, classes=_classes(classes), on_fault="report")
     report = check_cohort(cohort, pictures=out)
+    console.print(pairing_table(report.rows))
     say(console, report.to_text())
+    if out is not None:
+        write_pairing(Run(out).pairing_csv, report.rows)
+        say(console, f"pictures and the whole pairing table: {out}")
     return 2 if report.faults else 0
 
 
