@@ -55,6 +55,17 @@ def test_real_images_are_labelled_in_the_same_way(generator, head, stack):
     assert np.allclose(found.probabilities.sum(axis=1), 1, atol=1e-2)
 
 
+def test_others_vote_beside_the_heads(generator, head, stack):
+    def sure_of_class_2(image, ws):
+        assert ws is not None
+        return torch.eye(3)[2].view(1, 3, 1, 1).expand(len(image), -1, 16, 16)
+
+    alone = _sample(generator, head, stack).probabilities.astype(np.float32)
+    voted = _sample(generator, head, stack, others=[sure_of_class_2]).probabilities
+    alone[:, 2] += 1
+    assert np.allclose(voted, alone / 2, atol=2e-3)
+
+
 def test_truncation_takes_variety_away(generator, head, stack):
     spread = [_sample(generator, head, stack, truncation=t).images.std(axis=0).mean() for t in (1.0, 0.3)]
     assert spread[1] < spread[0]

@@ -1,7 +1,8 @@
 """Auto-shot segmentation: the head labels generated images, and a U-Net learns from them.
 
 Tritrong et al. 2021, section 3.4. At test time the U-Net needs no inversion. The labels are soft; pixels
-and images the head is unsure of can be left out.
+and images the head is unsure of can be left out. Other networks may vote beside the head (`others`): a head
+on other features and a U-Net on the same masks err elsewhere, and their mean errs least.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -10,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from fewmask.core.errors import ConfigError
 from fewmask.core.seed import integer
@@ -17,9 +19,12 @@ from fewmask.core.volume import IGNORE
 from fewmask.networks.pixelhead import PixelHead
 from fewmask.networks.stylegan2 import Generator
 from fewmask.synthesis.features import FeatureStack
-from fewmask.synthesis.pixelhead import predict_head, probabilities
+from fewmask.synthesis.pixelhead import probabilities
 
 Float = NDArray[np.float32]
+
+Labeller = Callable[[Tensor, Tensor | None], Tensor]
+"""Class probabilities (B, K, H, W) of images (B, C, H, W) in [-1, 1] with their latents or None."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,6 +65,7 @@ def sample_labelled(
     count: int,
     *,
     seed: int,
+    others: Sequence[Labeller] = (),
     truncation: float = 1.0,
     mixing: float = 0.0,
     batch_size: int = 16,
@@ -73,6 +79,7 @@ def sample_labelled(
         stack: the features the heads read; the generator's come from the true latents of each image.
         count: images in total.
         seed: sample n is fixed by (seed, n), whatever the batch size.
+        others: networks that vote beside the heads, each with the weight of all heads together.
         truncation: psi of the latents; 1 is the full variety.
         mixing: share of images made from two latents, the second from a random layer on.
         batch_size: images at once.
@@ -97,17 +104,29 @@ def sample_labelled(
             layer = torch.arange(generator.num_ws).view(1, -1, 1)
             ws = torch.where(layer < cuts.view(-1, 1, 1), one, two)
             image = generator.synthesis(ws, noise="constant").clamp(-1, 1)
-        soft = probabilities(heads, stack, image, ws)
+        soft = _votes(heads, stack, others, image, ws)
         if on_progress is not None:
             on_progress(numbers.stop, count)
         yield LabelledSamples(image.numpy(), soft.numpy().astype(np.float16))
 
 
 def label_images(
-    heads: Sequence[PixelHead], stack: FeatureStack, images: Float, ws: Float | None = None
+    heads: Sequence[PixelHead],
+    stack: FeatureStack,
+    images: Float,
+    ws: Float | None = None,
+    *,
+    others: Sequence[Labeller] = (),
+    batch_size: int = 16,
 ) -> LabelledSamples:
-    """Label unlabelled real images (N, C, H, W) with the heads, as generated ones are labelled."""
-    return LabelledSamples(images, predict_head(heads, stack, images, ws).astype(np.float16))
+    """Label real images (N, C, H, W) with the heads and `others`, as `sample_labelled` does."""
+    parts = []
+    for first in range(0, len(images), batch_size):
+        part = slice(first, first + batch_size)
+        image = torch.from_numpy(np.array(images[part], dtype=np.float32))
+        latents = None if ws is None else torch.from_numpy(np.array(ws[part], dtype=np.float32))
+        parts.append(_votes(heads, stack, others, image, latents).numpy().astype(np.float16))
+    return LabelledSamples(images, np.concatenate(parts))
 
 
 def collect(batches: Iterator[LabelledSamples]) -> LabelledSamples:
@@ -155,9 +174,22 @@ def mix_with_real(
     return np.concatenate([samples.images, images]), np.concatenate([labels, masks]), weights
 
 
+def _votes(
+    heads: Sequence[PixelHead],
+    stack: FeatureStack,
+    others: Sequence[Labeller],
+    image: Tensor,
+    ws: Tensor | None,
+) -> Tensor:
+    """Mean probabilities (B, K, H, W) of the heads and the others."""
+    with torch.no_grad():
+        votes = [probabilities(heads, stack, image, ws), *(other(image, ws) for other in others)]
+        return torch.stack(votes).mean(dim=0)
+
+
 def _draw(
     numbers: range, generator: Generator, seed: int, mixing: float
-) -> tuple[tuple[torch.Tensor, torch.Tensor], torch.Tensor]:
+) -> tuple[tuple[Tensor, Tensor], Tensor]:
     """Two latents per sample and the layer where the second takes over (num_ws: never)."""
     first, second, cuts = [], [], []
     for number in numbers:
