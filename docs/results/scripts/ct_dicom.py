@@ -9,7 +9,7 @@ from pathlib import Path
 import highdicom
 import numpy as np
 
-from fewmask.core.volume import LPS_TO_RAS, Grid, corner_displacement_mm
+from fewmask.core.volume import LPS_TO_RAS, Grid
 from fewmask.data.dicomseg import read_dicom_seg
 from fewmask.data.io import read_mask, read_volume
 from fewmask.data.overlay import montage, overlay, save_png, with_legend
@@ -28,7 +28,8 @@ def main() -> None:
     order = affine[:, [2, 1, 0, 3]]  # highdicom counts (slice, row, column)
     grid = Grid(theirs.spatial_shape, order)
     print(f"series {ct.shape}, spacing {np.round(ct.spacing_mm, 3)} mm; SEG read by highdicom {grid.shape}")
-    print(f"largest corner displacement, SEG against series: {corner_displacement_mm(grid, ct.grid):.6f} mm")
+    apart = np.linalg.norm(grid.corners_mm()[:, None] - ct.grid.corners_mm()[None], axis=2).min(axis=1).max()
+    print(f"corners of SEG and series lie at most {apart:.6f} mm apart")
     segments = read_dicom_seg(seg, onto=ct.grid)
     predicted = np.zeros(ct.shape, dtype=bool)
     for name in LUNGS:
