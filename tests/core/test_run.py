@@ -12,13 +12,14 @@ def test_a_step_is_done_when_it_says_so(tmp_path: Path) -> None:
     step = Run.open(tmp_path / "run").step("unet/k=1")
     inputs = {"images": 100, "seed": 0}
     assert step.result(inputs) is None
-    step.finish(inputs, {"seconds": 3.0})
+    step.finish({"seconds": 3.0})
     assert step.result(inputs) == {"seconds": 3.0}
 
 
 def test_a_step_made_with_other_settings_is_refused(tmp_path: Path) -> None:
     step = Run.open(tmp_path).step("gan")
-    step.finish({"images": 100, "seed": 0}, {})
+    step.claim({"images": 100, "seed": 0})
+    step.finish({})
     with pytest.raises(RunError, match=r"other settings \(images\)") as caught:
         step.result({"images": 200, "seed": 0})
     assert "images=100" in str(caught.value)
@@ -29,3 +30,13 @@ def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "taken").write_text("a file")
     with pytest.raises(RunError):
         Run.open(tmp_path / "taken" / "run")
+
+
+def test_a_step_that_holds_no_work_may_begin_anew(tmp_path: Path) -> None:
+    """A run that failed on bad data is repeated in the same folder once the data are mended."""
+    step = Run.open(tmp_path).step("unet")
+    step.claim({"data": "faulty"})
+    step.claim({"data": "mended"})
+    step.checkpoint(800).folder.mkdir(parents=True)
+    with pytest.raises(RunError, match=r"other settings \(data\)"):
+        step.claim({"data": "changed again"})

@@ -107,7 +107,7 @@ def test_the_best_validated_weights_are_kept(tmp_path, fabric):
     settings = dataclasses.replace(SETTINGS, validate_every=4)
     train(tmp_path, fabric, settings=settings, validation=squares(2, seed=5))
     done = json.loads((tmp_path / "done.json").read_text())
-    assert 0 < done["result"]["best"]["images_seen"] <= 16
+    assert 0 < done["best"]["images_seen"] <= 16
     lines = [json.loads(line) for line in (tmp_path / "stats.jsonl").read_text().splitlines()]
     assert any("smoothed_score" in str(line) for line in lines)
 

@@ -11,6 +11,7 @@ steps/NAME/     one folder per step: done.json when finished, stats.jsonl, check
 ```
 """
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,14 +39,19 @@ class Checkpoint:
 
 @dataclass(frozen=True)
 class Step:
-    """One resumable part of a run. Done when its `done.json` exists and was made from the same inputs."""
+    """One resumable part of a run. Done when its `done.json` exists; never redone from other inputs."""
 
     folder: Path
 
     @property
     def done_json(self) -> Path:
-        """Written last: what the step was made from, and what it gave."""
+        """Written last: what the step gave."""
         return self.folder / "done.json"
+
+    @property
+    def inputs_json(self) -> Path:
+        """Written first: what the step is made from."""
+        return self.folder / "inputs.json"
 
     @property
     def stats_jsonl(self) -> Path:
@@ -95,28 +101,35 @@ class Step:
         """The scores of one arm."""
         return self.folder / "rows.csv"
 
-    def result(self, inputs: dict[str, Any]) -> dict[str, Any] | None:
-        """What the step gave when it was done from the same `inputs` (JSON values); None if still to do."""
-        if not self.done_json.exists():
-            return None
-        done = read_json(self.done_json)
-        if done["inputs"] != inputs:
-            changed = sorted(
-                key for key in {*done["inputs"], *inputs} if done["inputs"].get(key) != inputs.get(key)
-            )
+    def claim(self, inputs: dict[str, Any]) -> None:
+        """Begin the step from `inputs` (JSON values); a `RunError` if work from others lies in its folder."""
+        inputs = json.loads(json.dumps(inputs))  # tuples become lists, as in the file
+        begun = self.done_json.exists() or any(self.checkpoints.glob("[0-9]*"))
+        if not begun or not self.inputs_json.exists():
+            write_json(self.inputs_json, inputs)
+            return
+        found = read_json(self.inputs_json)
+        if found != inputs:
+            changed = sorted(key for key in {*found, *inputs} if found.get(key) != inputs.get(key))
             raise RunError(
                 f"was made with other settings ({', '.join(changed)})",
                 where=str(self.folder),
-                found="; ".join(f"{key}={done['inputs'].get(key)!r}" for key in changed),
+                found="; ".join(f"{key}={found.get(key)!r}" for key in changed),
                 expected="; ".join(f"{key}={inputs.get(key)!r}" for key in changed),
                 mend="Choose another --out, or delete this folder to do the step again.",
             )
-        result: dict[str, Any] = done["result"]
+
+    def result(self, inputs: dict[str, Any]) -> dict[str, Any] | None:
+        """What the step gave when it was done from the same `inputs` (JSON values); None if still to do."""
+        self.claim(inputs)
+        if not self.done_json.exists():
+            return None
+        result: dict[str, Any] = read_json(self.done_json)
         return result
 
-    def finish(self, inputs: dict[str, Any], result: dict[str, Any]) -> dict[str, Any]:
-        """Mark the step as done from `inputs`, keeping its `result` (JSON values); returns the result."""
-        write_json(self.done_json, {"inputs": inputs, "result": result})
+    def finish(self, result: dict[str, Any]) -> dict[str, Any]:
+        """Mark the step as done, keeping its `result` (JSON values); returns the result."""
+        write_json(self.done_json, result)
         return result
 
 

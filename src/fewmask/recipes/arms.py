@@ -4,7 +4,7 @@ An arm's rows are kept in its step's folder, so that the same command again does
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -85,8 +85,12 @@ def unet_arm(
     draw: int,
     arm: str = UNET,
     mixed: tuple[Source, Sequence[float]] | None = None,
+    made_from: Mapping[str, Any] | None = None,
 ) -> list[Row]:
-    """Train the U-Net on `items` and score it on the test patients."""
+    """Train the U-Net on `items` and score it on the test patients.
+
+    `made_from`: further settings (JSON values) on which the arm depends.
+    """
 
     def compute() -> list[Row]:
         segmenter = train_unet(stage, items, arm=arm, shots=shots, draw=draw, mixed=mixed)
@@ -102,7 +106,7 @@ def unet_arm(
         )
 
     unet = stage.settings.unet.model_dump(mode="json")
-    inputs = {"unet": unet, "items": [asdict(ref) for ref in items.refs]}
+    inputs = {"unet": unet, "items": [asdict(ref) for ref in items.refs], **(made_from or {})}
     return scored(stage, place(arm, shots, draw), inputs, compute)
 
 
@@ -113,7 +117,7 @@ def scored(stage: Stage, name: str, inputs: dict[str, Any], compute: Callable[[]
     if step.result(inputs) is None:
         started = time.monotonic()
         write_rows(step.rows_csv, compute())
-        step.finish(inputs, {"seconds": round(time.monotonic() - started, 1)})
+        step.finish({"seconds": round(time.monotonic() - started, 1)})
     return read_rows(step.rows_csv)
 
 

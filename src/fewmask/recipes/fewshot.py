@@ -13,6 +13,7 @@ Times and scores on real scans: docs/results/.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -121,7 +122,7 @@ def run(stage: Stage, settings: FewshotSettings) -> Outcome:
     for few, items in every_draw(stage):
         rows += unet_arm(stage, items, shots=few.count, draw=few.draw)
         head = learn_head(stage, settings, gan, stack, statistics, few, items)
-        rows += head_arm(stage, few, tested, stack, head)
+        rows += head_arm(stage, settings, few, tested, stack, head)
         rows += autoshot_arm(stage, settings, gan, stack, head, few, items)
     if settings.shots.full:
         rows += unet_arm(stage, stage.labelled, shots=None, draw=0)
@@ -173,7 +174,7 @@ def invert(
     """Latents of `images`, kept in the run's folder under `name`."""
     step = stage.run.step(f"inversion/{name}")
     how = settings.inversion.model_dump(mode="json")
-    inputs = {"stage": stage.key, "inversion": how, "gan": settings.gan.images, "slices": len(images)}
+    inputs = {"stage": stage.key, "inversion": how, "gan": gan.key, "slices": len(images)}
     if step.result(inputs) is None:
         inversion = project(
             gan.generator,
@@ -184,7 +185,7 @@ def invert(
             seed=settings.seed,
         )
         write_inversion(step.inversion, inversion)
-        step.finish(inputs, {"mse": float(inversion.mse.mean())})
+        step.finish({"mse": float(inversion.mse.mean())})
     return read_inversion(step.inversion)
 
 
@@ -212,10 +213,12 @@ def learn_head(
     """The head learns from the k slices and their augmented copies, all inverted as a test slice is."""
     name = place(HEAD, few.count, few.draw)
     images, masks, inversion = invert_shots(stage, settings, gan, few, items)
+    step = stage.run.step(name)
+    step.claim({"stage": stage.key, **_made_from(settings)})
     return fit_head(
         stack,
         HeadShots(images, masks, inversion.ws),
-        stage.run.step(name),
+        step,
         classes=len(stage.labels),
         statistics=statistics,
         images=settings.head.images,
@@ -243,7 +246,14 @@ def invert_shots(
     return images, masks, invert(stage, settings, gan, images, name)
 
 
-def head_arm(stage: Stage, few: Few, tested: Tested, stack: FeatureStack, head: PixelHead) -> list[Row]:
+def head_arm(
+    stage: Stage,
+    settings: FewshotSettings,
+    few: Few,
+    tested: Tested,
+    stack: FeatureStack,
+    head: PixelHead,
+) -> list[Row]:
     """The published test path: invert the test slice, let the head read its features."""
 
     def segment(case: Case, images: Mapping[str, Volume]) -> tuple[Mask, Trace]:
@@ -262,7 +272,7 @@ def head_arm(stage: Stage, few: Few, tested: Tested, stack: FeatureStack, head: 
             folder=stage.run.cases(place(HEAD, few.count, few.draw)),
         )
 
-    inputs = {"items": [asdict(ref) for ref in stage.items(few.shots).refs]}
+    inputs = {"items": [asdict(ref) for ref in stage.items(few.shots).refs], **_made_from(settings)}
     return scored(stage, place(HEAD, few.count, few.draw), inputs, compute)
 
 
@@ -293,7 +303,13 @@ def autoshot_arm(
         draw=few.draw,
         arm=AUTOSHOT,
         mixed=(ArraySource(together, both), weights.tolist()),
+        made_from={**_made_from(settings), "autoshot": auto.model_dump(mode="json")},
     )
+
+
+def _made_from(settings: FewshotSettings) -> dict[str, Any]:
+    """The settings on which the arms with a GAN depend, as JSON values."""
+    return settings.model_dump(mode="json", include={"gan", "inversion", "head"})
 
 
 def plan(settings: FewshotSettings) -> Sequence[Work]:

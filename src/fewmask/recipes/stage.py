@@ -149,13 +149,14 @@ def open_stage(settings: CommonSettings, path: Path | None, run: Run) -> Stage:
 
 
 def checked(cohort: Cohort, run: Run) -> tuple[Problem, ...]:
-    """The remarks of the cohort's check, read again only when a file has changed; faults are raised."""
-    step, inputs = run.step("check"), {"files": fingerprint(cohort)}
-    result = step.result(inputs)
-    if result is None:
+    """The remarks of the cohort's check, made again only when a file has changed; faults are raised."""
+    step, files = run.step("check"), fingerprint(cohort)
+    result = step.result({})
+    if result is None or result["files"] != files:
         report = check_cohort(cohort, pictures=run.pictures)
         report.raise_if_faulty()
-        result = step.finish(inputs, {"remarks": [asdict(one) for one in gathered(report.remarks)]})
+        remarks = [asdict(one) for one in gathered(report.remarks)]
+        result = step.finish({"files": files, "remarks": remarks})
     return tuple(Problem(**one) for one in result["remarks"])
 
 

@@ -152,7 +152,7 @@ def fit_segmenter(
     segmenter = Segmenter(objective.result.eval().requires_grad_(False), design)
     if fabric.global_rank == 0:
         segmenter.save(step.model)
-        step.finish(inputs, {"images_seen": fitted.images_seen, "best": best})
+        step.finish({"images_seen": fitted.images_seen, "best": best})
     fabric.barrier()
     return segmenter
 
@@ -296,12 +296,19 @@ def _inputs(
         "seed": seed,
         "settings": asdict(settings),
         "design": {name: value for name, value in design.to_json().items() if name != "about"},
-        "data": _fingerprint(data) if isinstance(data, Labelled) else f"{len(data)} images of a source",
+        "data": _told(data),
         "weights": "equal" if weights is None else hashlib.sha256(repr(list(weights)).encode()).hexdigest(),
         "validation": "none" if validation is None else _fingerprint(validation),
     }
     as_json: dict[str, Any] = json.loads(json.dumps(plain))
     return as_json
+
+
+def _told(data: Labelled | Source) -> str:
+    """What the data are: their fingerprint; of a source that makes its images on the way, how many."""
+    if isinstance(data, ArraySource) and data.masks is not None:
+        return _fingerprint(Labelled(list(data.images), list(data.masks)))
+    return _fingerprint(data) if isinstance(data, Labelled) else f"{len(data)} images of a source"
 
 
 def _fingerprint(data: Labelled) -> str:

@@ -1,7 +1,9 @@
 """A StyleGAN2 trained from scratch on unlabelled slices, and kept for the steps that build on it."""
 
+import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -48,6 +50,8 @@ class TrainedGenerator:
     generator: Generator
     discriminator: Discriminator
     fitted: Fitted
+    key: dict[str, Any]
+    """What it was trained from (JSON values): what builds on it depends on this."""
 
 
 def train_generator(
@@ -77,6 +81,8 @@ def train_generator(
         ConfigError: fewer than 16 images, or images that are not square with a power of two for a side.
     """
     _refuse_few(images)
+    inputs = {"design": asdict(design), "seed": seed, "label": label, "slices": _fingerprint(images)}
+    step.claim(inputs)
     generator, average, discriminator = _networks(images.shape[1:], design, seed, label)
     objective = StyleGAN2Objective(
         generator,
@@ -105,7 +111,8 @@ def train_generator(
         label=label,
     )
     discriminator.requires_grad_(False).eval()
-    return TrainedGenerator(average.requires_grad_(False).eval(), discriminator, fitted)
+    key = {**inputs, "images": fitted.images_seen}
+    return TrainedGenerator(average.requires_grad_(False).eval(), discriminator, fitted, key)
 
 
 def _networks(
@@ -122,6 +129,14 @@ def _networks(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(integer(seed, label, "weights"))
         return generator(), generator(), Discriminator(size, channels, **widths)
+
+
+def _fingerprint(images: NDArray[np.floating]) -> str:
+    """A short hash of the training slices."""
+    digest = hashlib.sha256(f"{images.shape} {images.dtype}".encode())
+    for image in images:
+        digest.update(np.ascontiguousarray(image).tobytes())
+    return digest.hexdigest()[:16]
 
 
 def _refuse_few(images: NDArray[np.floating]) -> None:
