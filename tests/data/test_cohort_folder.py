@@ -252,3 +252,16 @@ def test_a_classes_json_that_is_no_mapping(tmp_path: Path) -> None:
     (tmp_path / "classes.json").write_text("[1, 2]")
     with pytest.raises(ConfigError, match="not a declaration of classes"):
         read_cohort(tmp_path)
+
+
+@pytest.mark.parametrize("end", [".png", ".nii.gz"])
+def test_a_picture_mask_without_pixel_size_lies_on_its_image(tmp_path: Path, end: str) -> None:
+    affine = np.diag([-0.143, -0.143, 1.0, 1.0]) if end == ".nii.gz" else np.diag([0.143, 0.143, 1.0, 1.0])
+    pixels = np.arange(64, dtype=np.uint8).reshape(1, 8, 8)
+    write_volume(tmp_path / "images" / f"a{end}", Volume(pixels, affine))
+    picture(tmp_path / "masks" / "a.png", 255)
+    cohort = read_cohort(tmp_path)
+    mask = read_case_mask(cohort.cases[0], cohort)
+    np.testing.assert_allclose(mask.affine, read_images(cohort.cases[0])["image"].affine)
+    assert mask.spacing_mm[1:] == pytest.approx((0.143, 0.143), rel=1e-3)
+    assert mask.voxels.sum() == 16

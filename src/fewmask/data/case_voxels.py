@@ -58,6 +58,7 @@ class CaseMask:
 def read_case_mask(case: Case, cohort: Cohort, *, reader: str | None = None) -> Mask:
     """The label map (Z, Y, X) uint8 that `reader` (default: the cohort's) drew on `case`.
 
+    A picture without pixel size lies where the case's first image lies (`placed`).
     One-file-per-class masks are merged. Where they overlap, the class that comes later in
     `cohort.classes` wins. A class without a file is taken as not present. Masks of one class with grey
     levels (anti-aliased pictures) are cut at half of their range: 8-bit at 128, probabilities at 0.5.
@@ -144,8 +145,29 @@ class _Merge:
         assert self.labels is not None
         named = {file.class_name for file in self.case.masks if file.path in self.grids}
         absent = () if None in named else tuple(name for name in self.cohort.classes if name not in named)
-        mask = Mask(self.labels, next(iter(self.grids.values())).affine)
+        path, grid = next(iter(self.grids.items()))
+        mask = Mask(self.labels, placed(grid, path, self.case).affine)
         return CaseMask(mask, self.drawn, self.painted_over, self.grey, absent, self.grids)
+
+
+def placed(grid: Grid, path: Path, case: Case) -> Grid:
+    """Where a mask of `case` lies: a picture without pixel size takes the place of the first image.
+
+    Args:
+        grid: the mask's own grid.
+        path: its file; only pictures can be without a place.
+        case: its first image, of the same shape (Z, Y, X), gives the place.
+
+    Returns:
+        The grid of the image; `grid` itself where it has a place, shapes differ or the image is unreadable.
+    """
+    if not is_picture(path) or not np.array_equal(grid.affine, np.eye(4)):
+        return grid
+    try:
+        image = read_image_grid(next(iter(case.images.values())))
+    except DataError:
+        return grid  # whoever needs the image is told by reading it
+    return image if image.shape == grid.shape else grid
 
 
 def label_map(
