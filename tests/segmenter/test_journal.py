@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 
 from fewmask.core.errors import RunError
@@ -31,3 +33,16 @@ def test_a_journal_that_cannot_be_written_is_a_run_error(tmp_path):
     (tmp_path / "journal.jsonl").mkdir()
     with pytest.raises(RunError, match="journal"):
         append(tmp_path / "journal.jsonl", Entry("a", "done", {}, 1.0))
+
+
+def test_a_line_is_added_without_reading_the_others(tmp_path, monkeypatch):
+    path = tmp_path / "journal.jsonl"
+    append(path, Entry("a", "done", {}, 1.0))
+
+    def refuse(_):
+        raise AssertionError("the whole journal was read")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "read_bytes", refuse)
+        append(path, Entry("ä", "done", {}, 1.0))
+    assert sorted(read(path)) == ["a", "ä"]

@@ -35,10 +35,13 @@ class Entry:
 def append(path: Path, entry: Entry) -> None:
     """Add a line and flush it to the disk; `RunError` when that is not possible."""
     make_folder(path.parent)
+    line = (json.dumps(asdict(entry), ensure_ascii=False) + "\n").encode()
     try:
-        torn = path.exists() and path.stat().st_size > 0 and path.read_bytes()[-1:] != b"\n"
-        with path.open("a", encoding="utf-8") as stream:
-            stream.write(("\n" if torn else "") + json.dumps(asdict(entry), ensure_ascii=False) + "\n")
+        with path.open("a+b") as stream:
+            if stream.seek(0, os.SEEK_END) > 0:
+                stream.seek(-1, os.SEEK_END)
+                line = line if stream.read(1) == b"\n" else b"\n" + line  # a crash cut the last one short
+            stream.write(line)
             stream.flush()
             os.fsync(stream.fileno())
     except OSError as error:
