@@ -144,6 +144,8 @@ def test_a_full_disk_stops_everything(model, scans, tmp_path, monkeypatch):
 def test_mistakes_are_told_before_anything_is_done(model, scans, tmp_path):
     with pytest.raises(ConfigError, match=r"unknown format[\s\S]*nii\.gz"):
         segment_folder(model, scans, tmp_path / "out", output_format="bmp")
+    with pytest.raises(ConfigError, match="device"):
+        segment_folder(model, scans, tmp_path / "out", device="mps" if torch.cuda.is_available() else "cuda")
     with pytest.raises(DataError, match="no such model"):
         segment_folder(tmp_path / "nothing", scans, tmp_path / "out")
     (tmp_path / "blank").mkdir()

@@ -24,6 +24,7 @@ from fewmask.segmenter.model import Segmenter, file_sha256
 from fewmask.segmenter.picture import picture_of
 from fewmask.segmenter.predict import predict, refuse_missing_modality
 from fewmask.segmenter.scans import Scan, fingerprint, gather_scans
+from fewmask.training.launch import refuse_missing
 
 MaskFormat = Literal["nii.gz", "nii", "nrrd", "seg.nrrd", "mha", "mhd", "png", "dicom-seg"]
 
@@ -71,11 +72,12 @@ def segment_folder(
 
     Raises:
         DataError: no such model, or no scan at all.
-        ConfigError: an unknown format.
+        ConfigError: an unknown format, or a device that this machine does not have.
         RunError: `out` cannot be written to (full disk, no permission); what was done stays done.
     """
     if output_format not in get_args(MaskFormat):
         raise ConfigError("unknown format", found=output_format, expected=", ".join(get_args(MaskFormat)))
+    refuse_missing(device)
     segmenter = Segmenter.load(model, device=device)
     found = gather_scans(scans, segmenter.design.modalities)
     files = MaskFolder(make_folder(out))
