@@ -81,3 +81,20 @@ def test_unknown_names_list_those_that_exist(tmp_path: Path):
         read_config(tmp_path / "bad.yaml")
     with pytest.raises(ConfigError, match="cannot be read"):
         read_config(tmp_path / "none.yaml")
+
+
+@pytest.mark.parametrize(
+    ("kind", "words", "said"),
+    [
+        (SupervisedSettings, ["prepare.dims=3"], "shots.unit=patient"),
+        (SupervisedSettings, ["shots.counts=[1, 1]"], "different numbers"),
+        (SupervisedSettings, ["prepare.windows=[lungs]"], "'lung'"),
+        (FewshotSettings, ["prepare.size=[64, 32]"], "squares"),
+        (FewshotSettings, ["prepare.size=[48, 48]"], "squares"),
+        (FewshotSettings, ["prepare.dims=3", "shots.unit=patient"], "slices"),
+    ],
+)
+def test_settings_that_contradict_one_another(kind, words, said):
+    with pytest.raises(ConfigError) as caught:
+        build(kind, [parse_overrides(words)])
+    assert said in str(caught.value)

@@ -5,7 +5,6 @@ run.json        every setting, version and seed; what was trained and how long
 split.json      which patient is in which part, and the k-shot draws
 results.csv     one row per case, class and arm
 report.html     the page to read
-check.html      the cohort's check, written before the run
 cases/          masks of the test cases on their native grid, by arm
 steps/NAME/     one folder per step: done.json when finished, stats.jsonl, checkpoints/, samples/, model/
 ```

@@ -57,6 +57,7 @@ def train_unet(
         fabric=stage.fabric,
         validation=None if held_out is None else Pairs(held_out.images, held_out.masks),
         weights=weights,
+        may_be_absent=stage.settings.cohort.lesions,
         about={"arm": arm, "shots": shots, "draw": draw, "cases": items.patients_text},
         label=place(arm, shots, draw),
     )
@@ -103,6 +104,7 @@ def unet_arm(
             draw=draw,
             folder=stage.run.cases(place(arm, shots, draw)),
             tta=stage.settings.unet.tta,
+            lesion_classes=stage.settings.cohort.lesions,
         )
 
     unet = stage.settings.unet.model_dump(mode="json")

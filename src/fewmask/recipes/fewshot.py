@@ -53,6 +53,7 @@ from fewmask.synthesis.features import (
 from fewmask.synthesis.generator import GeneratorDesign, TrainedGenerator, train_generator
 from fewmask.synthesis.pixelhead import Shots as HeadShots
 from fewmask.synthesis.pixelhead import augmented_copies, fit_head, predict_head
+from fewmask.training.launch import on_cpu
 
 HEAD, AUTOSHOT = "gan head", "gan auto-shot"
 
@@ -223,7 +224,7 @@ def learn_head(
         statistics=statistics,
         images=settings.head.images,
         seed=settings.seed,
-        fabric=stage.fabric,
+        fabric=on_cpu(),
         kind=settings.head.size,
         width=settings.head.width,
         label=name,
@@ -270,6 +271,7 @@ def head_arm(
             shots=few.count,
             draw=few.draw,
             folder=stage.run.cases(place(HEAD, few.count, few.draw)),
+            lesion_classes=settings.cohort.lesions,
         )
 
     inputs = {"items": [asdict(ref) for ref in stage.items(few.shots).refs], **_made_from(settings)}

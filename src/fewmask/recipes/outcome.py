@@ -22,7 +22,7 @@ from fewmask.data.prepare import Trace, prepare
 from fewmask.metrics.score import Row
 from fewmask.recipes.arms import UNET, place
 from fewmask.recipes.record import versions
-from fewmask.recipes.stage import Stage
+from fewmask.recipes.stage import Labelled, Stage
 from fewmask.report.content import (
     Arm,
     CasePicture,
@@ -69,7 +69,11 @@ def draw_report(
         question=question,
         arms=tuple(arms),
         data=replace(
-            data_card(cohort, grids, parts=stage.split.parts(), site_tag=settings.cohort.site_tag),
+            data_card(
+                cohort,
+                grids,
+                parts=stage.split.parts(),
+            ),
             notes=tuple(str(remark) for remark in stage.remarks),
         ),
         shots_unit=stage.shots.unit,
@@ -115,10 +119,20 @@ def _ledger(stage: Stage, outcome: Outcome) -> tuple[LedgerLine, ...]:
     lines = []
     for arm, shots in dict.fromkeys((row.arm, row.shots) for row in outcome.rows):
         items = stage.labelled if shots is None else stage.items(stage.shots.take(0, shots))
-        slices = sum(1 if mask.ndim == 2 else int((mask > 0).any(axis=(1, 2)).sum()) for mask in items.masks)
+        slices = _drawn(items)
         masks = shots if shots is not None else _count(stage)
-        lines.append(LedgerLine(arm, shots, masks, 0, unlabelled.get(arm, 0), slices * minutes))
+        note = ""
+        if stage.validation is not None:
+            held = _drawn(stage.validation)
+            slices += held
+            note = f"with {held} slices of validation patients"
+        lines.append(LedgerLine(arm, shots, masks, 0, unlabelled.get(arm, 0), slices * minutes, note))
     return tuple(lines)
+
+
+def _drawn(items: Labelled) -> int:
+    """Slices on which something was drawn."""
+    return sum(int((mask > 0).any(axis=(-2, -1)).sum()) for mask in items.masks)
 
 
 def _count(stage: Stage) -> int:

@@ -41,14 +41,24 @@ def machine() -> dict[str, Any]:
 
 
 def fingerprint(cohort: Cohort) -> str:
-    """A short hash of the cohort's names, patients, files and their sizes: has the cohort changed?"""
-    digest = hashlib.sha256()
+    """A short hash of names, patients, classes, and files with sizes and times: has the cohort changed?"""
+    digest = hashlib.sha256(repr(sorted(cohort.classes.items())).encode())
     for case in sorted(cohort.cases, key=lambda case: case.name):
         digest.update(f"{case.name}\x1f{case.patient}\x1f".encode())
         for path in [*(image.path for image in case.images.values()), *(mask.path for mask in case.masks)]:
-            size = path.stat().st_size if path.is_file() else 0
-            digest.update(f"{path.name}\x1f{size}\x1e".encode())
+            for part in _parts(path):
+                stat = part.stat()
+                digest.update(f"{part.name}\x1f{stat.st_size}\x1f{stat.st_mtime_ns}\x1e".encode())
     return digest.hexdigest()[:16]
+
+
+def _parts(path: Path) -> list[Path]:
+    """The files that a scan is made of: a DICOM folder's, or a header with what lies beside it."""
+    if path.is_dir():
+        return sorted(each for each in path.rglob("*") if each.is_file())
+    if path.suffix.lower() in (".mhd", ".nhdr", ".hdr"):
+        return sorted(path.parent.glob(f"{path.stem}.*"))
+    return [path] if path.is_file() else []
 
 
 def write_record(

@@ -2,7 +2,10 @@
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+SIDES = (16, 32, 64, 128, 256, 512, 1024)
+"""Sides of a slice that a generator can draw, in pixels."""
 
 
 class Settings(BaseModel):
@@ -23,9 +26,10 @@ class CohortSettings(Settings):
     reader: Annotated[
         str | None, Field(description="whose masks to use where several readers drew; None: the reference")
     ] = None
-    site_tag: Annotated[str, Field(description="column of the cohort that names the hospital or scanner")] = (
-        "site"
-    )
+    lesions: Annotated[
+        tuple[str, ...],
+        Field(description="classes that many scans lack: scored by lesion, and none found is no alarm"),
+    ] = ()
 
 
 class PrepareSettings(Settings):
@@ -47,7 +51,8 @@ class PrepareSettings(Settings):
         ),
     ] = "percentile"
     windows: Annotated[
-        tuple[str, ...], Field(description="CT windows, one channel each: lung, soft_tissue, bone, wide")
+        tuple[Literal["lung", "soft_tissue", "bone", "wide"], ...],
+        Field(description="CT windows, one channel each: lung, soft_tissue, bone, wide"),
     ] = ("wide",)
     crop: Annotated[
         Literal["none", "body", "nonzero"],
@@ -182,6 +187,14 @@ class CommonSettings(Settings):
     shots: ShotSettings = ShotSettings()
     unet: UNetSettings = UNetSettings()
 
+    @model_validator(mode="after")
+    def _shots_fit_the_dimensions(self) -> "CommonSettings":
+        if self.prepare.dims == 3 and self.shots.unit != "patient":
+            raise ValueError("with volumes (prepare.dims=3) a shot is a patient: set shots.unit=patient")
+        if len(set(self.shots.counts)) < len(self.shots.counts) or min(self.shots.counts, default=0) < 1:
+            raise ValueError("shots.counts must be different numbers of at least 1")
+        return self
+
 
 class SupervisedSettings(CommonSettings):
     """U-Net on k labelled slices or patients, against the U-Net on all."""
@@ -194,3 +207,12 @@ class FewshotSettings(CommonSettings):
     inversion: InversionSettings = InversionSettings()
     head: HeadSettings = HeadSettings()
     autoshot: AutoshotSettings = AutoshotSettings()
+
+    @model_validator(mode="after")
+    def _slices_for_a_generator(self) -> "FewshotSettings":
+        height, width = self.prepare.size
+        if self.prepare.dims != 2:
+            raise ValueError("the generator draws slices: set prepare.dims=2")
+        if height != width or height not in SIDES:
+            raise ValueError(f"the generator draws squares: prepare.size must be twice one of {SIDES}")
+        return self

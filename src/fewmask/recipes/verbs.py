@@ -1,5 +1,6 @@
 """What the verbs of the command line do. Each returns the exit code."""
 
+import shlex
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -85,7 +86,7 @@ def _run(
 ) -> None:
     """Train and score all arms, then write the rows, the page, the record and the model to use."""
     started = time.monotonic()
-    command = " ".join(["fewmask", *sys.argv[1:]])
+    command = shlex.join(["fewmask", *sys.argv[1:]])
     stage = open_stage(settings, cohort, run)
     for remark in stage.remarks:
         say(console, f"note: {remark}")

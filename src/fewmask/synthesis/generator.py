@@ -45,7 +45,7 @@ class GeneratorDesign:
 
 @dataclass(frozen=True, eq=False)
 class TrainedGenerator:
-    """The averaged generator and its discriminator, frozen and in evaluation mode."""
+    """The averaged generator and its discriminator, frozen, in evaluation mode, on the CPU."""
 
     generator: Generator
     discriminator: Discriminator
@@ -81,7 +81,8 @@ def train_generator(
         ConfigError: fewer than 16 images, or images that are not square with a power of two for a side.
     """
     _refuse_few(images)
-    inputs = {"design": asdict(design), "seed": seed, "label": label, "slices": _fingerprint(images)}
+    inputs = {"design": asdict(design), "seed": seed, "label": label, "images": total}
+    inputs["slices"] = _fingerprint(images)
     step.claim(inputs)
     generator, average, discriminator = _networks(images.shape[1:], design, seed, label)
     objective = StyleGAN2Objective(
@@ -110,9 +111,8 @@ def train_generator(
         sample_every=max(total // 10, 500),
         label=label,
     )
-    discriminator.requires_grad_(False).eval()
-    key = {**inputs, "images": fitted.images_seen}
-    return TrainedGenerator(average.requires_grad_(False).eval(), discriminator, fitted, key)
+    discriminator.cpu().requires_grad_(False).eval()
+    return TrainedGenerator(average.cpu().requires_grad_(False).eval(), discriminator, fitted, inputs)
 
 
 def _networks(

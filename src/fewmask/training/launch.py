@@ -47,6 +47,11 @@ def launch(
     return fabric
 
 
+def on_cpu() -> Fabric:
+    """A Fabric on this process's CPU, for small trainings beside a large one; changes no global setting."""
+    return Fabric(accelerator="cpu", devices=1)
+
+
 def refuse_missing(device: str, devices: int = 1) -> None:
     """Raise `ConfigError` unless this machine has `devices` devices of the kind `device`."""
     there = {
