@@ -108,3 +108,12 @@ def test_parts_that_do_not_fit_are_refused(settings, words):
     whole = {name: getattr(DESIGN, name) for name in ("classes", "preparation", "patch", "widths")}
     with pytest.raises(ConfigError, match=words):
         Design(**{**whole, **settings})
+
+
+def test_channels_of_pictures_are_remembered(tmp_path):
+    how = Preparation(channels={"t1": ("zscore",), "flair": ("zscore",)}, size=(16, 16))
+    design = Design({"x": 1}, how, (16, 16), (4, 8), picture_channels={"t1": 0, "flair": 2})
+    folder = Segmenter(design.build().eval(), design).save(tmp_path / "model")
+    assert Segmenter.load(folder).design.picture_channels == {"t1": 0, "flair": 2}
+    with pytest.raises(ConfigError, match="picture_channels"):
+        Design({"x": 1}, how, (16, 16), (4, 8), picture_channels={"t2": 0})

@@ -42,12 +42,15 @@ class Design:
     """Classes that many scans do not have (lesions); finding none of them is then no sign of failure."""
     about: Mapping[str, Any] = field(default_factory=dict)
     """What it was trained on, for the reader (JSON values)."""
+    picture_channels: Mapping[str, int] = field(default_factory=dict)
+    """Modality -> its channel number, where the modalities were channels of pictures; else empty."""
 
     def __post_init__(self) -> None:
         """Turn lists into tuples and check that the parts fit."""
         for name in ("patch", "widths", "flips", "may_be_absent"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
         object.__setattr__(self, "classes", dict(self.classes))
+        object.__setattr__(self, "picture_channels", dict(self.picture_channels))
         _check(self)
 
     @property
@@ -76,8 +79,12 @@ class Design:
 
     def to_json(self) -> dict[str, Any]:
         """All fields as JSON values."""
-        plain = {name: list(getattr(self, name)) for name in ("patch", "widths", "flips", "may_be_absent")}
+        plain: dict[str, Any] = {
+            name: list(getattr(self, name)) for name in ("patch", "widths", "flips", "may_be_absent")
+        }
         classes, how = dict(self.classes), self.preparation.to_json()
+        if self.picture_channels:
+            plain["picture_channels"] = dict(self.picture_channels)
         return {"classes": classes, "preparation": how, **plain, "about": dict(self.about)}
 
 
@@ -178,7 +185,9 @@ def _read_design(told: Mapping[str, Any], path: Path) -> Design:
     names = ("classes", "patch", "widths", "flips", "may_be_absent", "about")
     try:
         return Design(
-            preparation=Preparation.from_json(told["preparation"]), **{name: told[name] for name in names}
+            preparation=Preparation.from_json(told["preparation"]),
+            picture_channels=told.get("picture_channels", {}),
+            **{name: told[name] for name in names},
         )
     except (KeyError, TypeError, ValueError, AttributeError, ConfigError) as error:
         raise DataError(
@@ -210,6 +219,7 @@ def _check(design: Design) -> None:
             expected=f"multiples of {design.multiple}",
         )
     _refuse_unknown("flips", design.flips, ("z", "y", "x")[-wanted:])
+    _refuse_unknown("picture_channels", tuple(design.picture_channels), design.modalities)
     _refuse_unknown("may_be_absent", design.may_be_absent, tuple(design.classes))
 
 
