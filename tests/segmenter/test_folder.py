@@ -3,13 +3,15 @@ import csv
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from fewmask.core.errors import ConfigError, DataError, RunError
 from fewmask.core.run import MaskFolder
 from fewmask.core.seed import stream
-from fewmask.core.volume import Volume, corner_displacement_mm
+from fewmask.core.volume import Mask, Volume, corner_displacement_mm
+from fewmask.data.cohort import read_cohort
 from fewmask.data.dicomseg import read_dicom_seg
-from fewmask.data.io import read_grid, read_mask, write_volume
+from fewmask.data.io import read_grid, read_mask, write_mask, write_volume
 from fewmask.data.prepare import Preparation
 from fewmask.segmenter import folder as room
 from fewmask.segmenter import journal
@@ -18,9 +20,9 @@ from fewmask.segmenter.journal import Entry
 from fewmask.segmenter.model import Design, Segmenter
 
 
-def save_model(folder, *, seed=0, modalities=("image",)):
+def save_model(folder, *, seed=0, modalities=("image",), **design):
     preparation = Preparation(channels=dict.fromkeys(modalities, ("zscore",)), size=(16, 16))
-    design = Design({"lung": 3, "heart": 1}, preparation, (16, 16), (4, 8))
+    design = Design({"lung": 3, "heart": 1}, preparation, (16, 16), (4, 8), **design)
     torch.manual_seed(seed)
     return Segmenter(design.build(), design).save(folder)
 
@@ -124,7 +126,7 @@ def test_a_case_without_one_of_its_modalities_is_quarantined(scans, tmp_path, ob
 
 
 def test_a_reader_that_fails_in_its_own_way_is_quarantined(model, scans, tmp_path, monkeypatch):
-    def fail(path):
+    def fail(*_, **__):
         raise ValueError("strange header")
 
     monkeypatch.setattr(room, "read_volume", fail)
@@ -179,3 +181,28 @@ def test_a_dicom_series_gives_a_dicom_seg_on_its_grid(model, data_folder, tmp_pa
     assert set(masks) <= {"lung", "heart"}
     for mask in masks.values():
         assert corner_displacement_mm(mask.grid, grid) < 0.01
+
+
+def test_a_cohort_gives_masks_named_after_its_cases(model, tmp_path):
+    cohort = tmp_path / "cohort"
+    for patient in ("p1", "p2"):
+        write_volume(cohort / "images" / patient / "image.nii.gz", volume(np.eye(4)))
+        write_mask(
+            cohort / "masks" / patient / "image.nii.gz", Mask(np.ones((3, 20, 24), np.uint8), np.eye(4))
+        )
+    result = segment_folder(model, cohort, tmp_path / "out")
+    assert (result.done, result.quarantined) == (("p1", "p2"), {})
+    cases = read_cohort(cohort).labelled
+    assert all(MaskFolder(tmp_path / "out").mask(case.name, ".nii.gz").is_file() for case in cases)
+
+
+def test_a_colour_picture_gives_all_modalities(tmp_path):
+    pixels = stream(0, "picture").integers(0, 255, (20, 24, 3)).astype(np.uint8)
+    (tmp_path / "scans").mkdir()
+    Image.fromarray(pixels).save(tmp_path / "scans" / "film_0001.png")
+    design = {"modalities": ("t1", "flair"), "picture_channels": {"t1": 0, "flair": 2}}
+    model = save_model(tmp_path / "model", **design)
+    result = segment_folder(model, tmp_path / "scans", tmp_path / "out")
+    assert (result.done, result.quarantined) == (("film_0001",), {})
+    entry = journal.read(MaskFolder(tmp_path / "out").journal_jsonl)["film_0001"]
+    assert entry.made_from["read as"] == "flair: channel 2; t1: channel 0"

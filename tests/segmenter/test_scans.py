@@ -1,4 +1,5 @@
 import pytest
+from PIL import Image
 
 from fewmask.core.errors import DataError
 from fewmask.segmenter.scans import fingerprint, gather_scans
@@ -58,3 +59,55 @@ def test_what_cannot_be_read_is_told(tmp_path):
         gather_scans(tmp_path, ["image"])
     with pytest.raises(DataError, match="cannot be read"):
         fingerprint({"image": tmp_path / "gone.nii.gz"})
+
+
+def touch(folder, *names):
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(b"")
+    return folder
+
+
+def test_a_cohort_gives_its_cases_and_no_mask(tmp_path):
+    cohort = touch(tmp_path / "a", "images/x.nii.gz", "images/p/y.nii", "labels/x.nii.gz", "labels/p/y.nii")
+    assert [scan.name for scan in gather_scans(cohort, ["image"])] == ["x", "y"]
+    names = (
+        "imagesTr/x_0000.nii.gz",
+        "imagesTr/x_0001.nii.gz",
+        "labelsTr/x.nii.gz",
+        "imagesTs/y_0000.nii.gz",
+    )
+    scans = gather_scans(touch(tmp_path / "b", *names), ["t1", "flair"])
+    assert {scan.name: sorted(scan.files) for scan in scans} == {"x": ["flair", "t1"], "y": ["t1"]}
+
+
+def test_a_cohort_with_a_case_twice_is_told(tmp_path):
+    touch(tmp_path, "x.nii").joinpath("cases.csv").write_text("case,image\nx,x.nii\nx,x.nii\n")
+    with pytest.raises(DataError, match="twice"):
+        gather_scans(tmp_path, ["image"])
+
+
+def test_channels_of_a_picture_are_modalities(tmp_path):
+    def numbers(place, modalities, **known):
+        (scan,) = gather_scans(place, modalities, **known)
+        return {name: image.channel for name, image in scan.images.items()}
+
+    colour = tmp_path / "colour"
+    colour.mkdir()
+    Image.new("RGB", (4, 4), (1, 2, 3)).save(colour / "x_0000.png")
+    assert numbers(colour, ["red", "green", "blue"]) == {"red": 0, "green": 1, "blue": 2}
+    assert numbers(colour, ["t1", "flair"]) == {"t1": None}
+    assert numbers(colour, ["t1", "flair"], channels={"t1": 2, "flair": 1}) == {"t1": 2, "flair": 1}
+    (colour / "channels.json").write_text('{"flair": 0, "t1": 1}')
+    assert numbers(colour, ["t1", "flair"], channels={"t1": 2, "flair": 1}) == {"t1": 1, "flair": 0}
+    cohort = touch(tmp_path / "cohort", "masks/x.nii.gz", "images/.hidden")
+    Image.new("RGB", (4, 4), (1, 2, 3)).save(cohort / "images" / "x.png")
+    assert numbers(cohort, ["t1", "flair"], channels={"t1": 2, "flair": 1}) == {"t1": 2, "flair": 1}
+    assert numbers(cohort, ["image"]) == {"image": None}
+
+
+def test_grey_pictures_of_one_modality_each_go_together(tmp_path):
+    for name in ("x_t1", "x_flair"):
+        Image.new("L", (4, 4)).save(tmp_path / f"{name}.png")
+    (scan,) = gather_scans(tmp_path, ["t1", "flair"], channels={"t1": 0, "flair": 1})
+    assert {name: path.stem for name, path in scan.files.items()} == {"t1": "x_t1", "flair": "x_flair"}

@@ -63,7 +63,7 @@ def segment_folder(
 
     Args:
         model: a model's folder.
-        scans: a scan, or a folder of scans and DICOM series; see `scans.gather_scans` for several modalities.
+        scans: a scan, a folder of scans and DICOM series, or a cohort; see `scans.gather_scans`.
         out: where the results go.
         tta: average over views; slower.
         output_format: format of the masks; "dicom-seg" needs DICOM scans, which it points at.
@@ -79,7 +79,7 @@ def segment_folder(
         raise ConfigError("unknown format", found=output_format, expected=", ".join(get_args(MaskFormat)))
     refuse_missing(device)
     segmenter = Segmenter.load(model, device=device)
-    found = gather_scans(scans, segmenter.design.modalities)
+    found = gather_scans(scans, segmenter.design.modalities, channels=segmenter.design.picture_channels)
     files = MaskFolder(make_folder(out))
     settings = {
         "model": file_sha256(ModelFolder(Path(model)).model_json),
@@ -129,6 +129,8 @@ def _one(
     made_from = dict(settings)
     try:
         made_from["input"] = fingerprint(scan.files)
+        if scan.read_as:
+            made_from["read as"] = scan.read_as
         if before is not None and _still_good(before, made_from, files):
             return before, False
         return _segment(segmenter, scan, files, made_from, started), True
@@ -158,7 +160,10 @@ def _segment(
 ) -> Entry:
     """Read, segment and write one scan."""
     refuse_missing_modality(segmenter, scan.files)
-    images = {name: read_volume(path) for name, path in scan.files.items()}
+    images = {
+        name: read_volume(image.path, series=image.series, channel=image.channel)
+        for name, image in scan.images.items()
+    }
     first = segmenter.design.modalities[0]
     prediction = predict(segmenter, images, tta=made_from["tta"] == "True")
     mask = prediction.mask
