@@ -345,3 +345,28 @@ def test_a_missing_folder(tmp_path):
         read_series(tmp_path / "nowhere")
     with pytest.raises(DataError, match="no such file"):
         read_dicom_grid(tmp_path / "nowhere.dcm")
+
+
+def test_damaged_files_among_radiographs_are_scans_that_tell_of_it(tmp_path, write_series):
+    paths = write_series(tmp_path, HU, AFFINE, keep=[0, 1], change=_radiograph)
+    (tmp_path / "empty.dcm").touch()
+    (tmp_path / "short.dcm").write_bytes(paths[0].read_bytes()[:200])
+    damaged = [tmp_path / "empty.dcm", tmp_path / "short.dcm"]
+    assert find_scans(tmp_path) == sorted([*paths, *damaged])
+    for path in damaged:
+        with pytest.raises(DataError, match=path.name):
+            read_volume(path)
+    for path in paths:
+        path.unlink()
+    assert find_scans(tmp_path) == damaged
+
+
+def test_a_folder_of_damaged_files_and_an_incomplete_series_are_scans(tmp_path, write_series):
+    write_series(tmp_path / "good", HU, AFFINE)
+    for name in ("bad", "good"):
+        (tmp_path / name).mkdir(exist_ok=True)
+        (tmp_path / name / "0.dcm").touch()
+    assert find_scans(tmp_path) == [tmp_path / "bad", tmp_path / "good"]
+    for name in ("bad", "good"):
+        with pytest.raises(DataError, match=r"0\.dcm"):
+            read_volume(tmp_path / name)

@@ -42,7 +42,13 @@ class Series:
 
 def list_series(folder: Path) -> list[Series]:
     """Every image series that lies directly in `folder`, the one with most slices first."""
-    return _list(find_slices(sorted(folder.iterdir())))
+    return list_files(folder)[0]
+
+
+def list_files(folder: Path) -> tuple[list[Series], list[Path]]:
+    """As `list_series`, and the DICOM files directly in `folder` whose headers cannot be read, sorted."""
+    found = find_slices(sorted(folder.iterdir()))
+    return _list(found), list(found.unreadable_paths)
 
 
 def read_series(

@@ -73,11 +73,15 @@ class Slice:
 
 @dataclass(frozen=True)
 class Found:
-    """All slices of a folder or file; what else lay there, by kind; and files that could not be read."""
+    """All slices of a folder or file; what else lay there, by kind; and files that could not be read.
+
+    `unreadable` tells of each such file in words, `unreadable_paths` where it is.
+    """
 
     slices: tuple[Slice, ...]
     ignored: tuple[str, ...]
     unreadable: tuple[str, ...]
+    unreadable_paths: tuple[Path, ...] = ()
 
 
 @contextmanager
@@ -93,6 +97,7 @@ def find_slices(paths: Sequence[Path]) -> Found:
     slices: list[Slice] = []
     ignored: list[str] = []
     unreadable: list[str] = []
+    unreadable_paths: list[Path] = []
     for path in paths:
         named = path.suffix.lower() in DICOM
         if not path.is_file() or not (named or is_dicom(path)):
@@ -106,8 +111,9 @@ def find_slices(paths: Sequence[Path]) -> Found:
                 slices.extend(_slices(header, path))
         except _FAULTS:
             size = path.stat().st_size
+            unreadable_paths.append(path)
             unreadable.append(f"{path.name} ({size} bytes{', ' + content_of(path) if size else ''})")
-    return Found(tuple(slices), tuple(ignored), tuple(unreadable))
+    return Found(tuple(slices), tuple(ignored), tuple(unreadable), tuple(unreadable_paths))
 
 
 def read_header(path: Path) -> Any:
@@ -174,14 +180,21 @@ def _real_values(raw: NDArray[Any], dataset: Any, frame: int | None) -> NDArray[
 
 
 def _kind_of_other(header: Any) -> str:
-    """In a word, what a DICOM object is that is no image; "" for an image."""
+    """In a word, what a DICOM object is that is no image; "" for an image.
+
+    Raises `ValueError` for an image whose header ends before its size: the file is cut short.
+    """
     meta = str(getattr(header.file_meta, "MediaStorageSOPClassUID", ""))
     if meta == pydicom.uid.MediaStorageDirectoryStorage:
         return "DICOMDIR"
     modality = str(header.get("Modality", "") or "")
     if modality in NO_IMAGES:
         return modality
-    return "" if header.get("Rows") and header.get("Columns") else modality or "object without image"
+    if header.get("Rows") and header.get("Columns"):
+        return ""
+    if "Image Storage" in pydicom.uid.UID(str(header.get("SOPClassUID", meta))).name:
+        raise ValueError("an image without rows and columns")
+    return modality or "object without image"
 
 
 def _slices(header: Any, path: Path) -> list[Slice]:

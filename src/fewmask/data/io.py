@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from fewmask.core.errors import DataError
 from fewmask.core.volume import Grid, Mask, Volume
-from fewmask.data.dicom import OnFault, list_series, read_dicom_file, read_dicom_grid, read_series
+from fewmask.data.dicom import OnFault, list_files, read_dicom_file, read_dicom_grid, read_series
 from fewmask.data.dicomseg import is_dicom_seg, merge_segments, read_dicom_seg, read_dicom_seg_grid
 from fewmask.data.filetype import (
     DICOM,
@@ -124,10 +124,12 @@ def write_mask(path: Path, mask: Mask, *, classes: Mapping[str, int] | None = No
 
 
 def find_scans(folder: Path) -> list[Path]:
-    """Every readable scan below `folder`, sorted: files, and folders that hold a DICOM series.
+    """Every scan below `folder`, sorted: files, and folders that hold a DICOM series.
 
-    A folder of DICOM files that are all single images (radiographs) gives the files. Hidden files and
-    segmentations (.seg.nrrd, DICOM-SEG) are left out. A file is a scan of its own.
+    A folder of DICOM files that are all single images (radiographs) gives the files. Damaged DICOM files
+    are scans too, so that whoever reads them tells of them: one by one among radiographs and directly in
+    `folder`, else as part of their own folder. Hidden files and segmentations (.seg.nrrd, DICOM-SEG) are
+    left out. A file is a scan of its own.
 
     Raises:
         DataError: the path does not exist, or nothing readable is there.
@@ -138,7 +140,7 @@ def find_scans(folder: Path) -> list[Path]:
     if not folder.is_dir():
         raise DataError("no such folder", where=str(folder), mend="Check the path.")
     inner = [entry for entry in sorted(folder.rglob("*")) if entry.is_dir() and not _hidden(entry, folder)]
-    scans = [scan for one in (folder, *inner) for scan in _scans_in(one)]
+    scans = [scan for one in (folder, *inner) for scan in _scans_in(one, one == folder)]
     if not scans:
         there = sorted(entry.name for entry in folder.iterdir())
         raise DataError(
@@ -151,8 +153,8 @@ def find_scans(folder: Path) -> list[Path]:
     return scans
 
 
-def _scans_in(folder: Path) -> list[Path]:
-    """The scans that lie directly in one folder."""
+def _scans_in(folder: Path, top: bool) -> list[Path]:
+    """The scans that lie directly in one folder; `top`: it is the one that was asked for."""
     files = [
         entry for entry in sorted(folder.iterdir()) if entry.is_file() and not entry.name.startswith(".")
     ]
@@ -161,11 +163,14 @@ def _scans_in(folder: Path) -> list[Path]:
     rest = [file for file in files if suffix_of(file) not in (*known, ".seg.nrrd", ".raw", ".zraw")]
     if not any(suffix_of(file) in DICOM or is_dicom(file) for file in rest):
         return scans
-    series = list_series(folder)
-    single = all(one.pictures or len(one.files) == 1 for one in series)
-    if single and sum(len(one.files) for one in series) > 1:
-        return sorted([*scans, *(file for one in series for file in one.files)])
-    return [*scans, folder] if series else scans
+    series, damaged = list_files(folder)
+    single = [file for one in series for file in one.files]
+    apart = all(one.pictures or len(one.files) == 1 for one in series)
+    # One volume and damaged files are a series that is incomplete: its folder is refused as a whole.
+    radiographs = len(single) > 1 or all(one.pictures for one in series)
+    if apart and radiographs and len(single) + len(damaged) > 1 and (series or top):
+        return sorted([*scans, *single, *damaged])
+    return [*scans, folder] if series or damaged else scans
 
 
 def _hidden(entry: Path, folder: Path) -> bool:
