@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+import tifffile
 
 from fewmask.core.errors import DataError
 from fewmask.core.run import MaskFolder
@@ -7,7 +8,7 @@ from fewmask.core.volume import IGNORE, Mask, Volume
 from fewmask.data.case import Case, Cohort, ImageFile, MaskFile
 from fewmask.data.io import read_mask, write_mask, write_volume
 from fewmask.data.prepare import prepare
-from fewmask.segmenter.evaluate import evaluate, score_masks
+from fewmask.segmenter.evaluate import evaluate, mask_suffix, score_masks
 
 
 @pytest.fixture
@@ -93,3 +94,17 @@ def test_a_case_without_the_modality_is_told(threshold, cohort):
         evaluate(
             threshold(channels={"flair": ("zscore",)}), cohort.cases, cohort, arm="unet", shots=1, draw=0
         )
+
+
+def test_masks_of_a_stack_of_pages_are_volumes(threshold, tmp_path):
+    tifffile.imwrite(tmp_path / "s.tif", np.zeros((3, 16, 16), np.uint8), photometric="minisblack")
+    write_mask(tmp_path / "s_mask.nii.gz", Mask(np.zeros((3, 16, 16), np.uint8), np.eye(4)))
+    image = {"image": ImageFile(tmp_path / "s.tif")}
+    case = Case("s", "patient s", image, (MaskFile(tmp_path / "s_mask.nii.gz"),))
+    cohort = Cohort("toy", tmp_path, (case,), {"bright": 7}, ("image",))
+    out = MaskFolder(tmp_path / "out")
+    segmenter = threshold(channels={"image": ((0.5, 1.0),)})
+    evaluate(segmenter, [case], cohort, arm="unet", shots=1, draw=0, folder=out.folder)
+    assert read_mask(out.mask("s", ".nii.gz")).shape == (3, 16, 16)
+    assert mask_suffix(case, (3, 16, 16)) == ".nii.gz"
+    assert mask_suffix(case, (1, 16, 16)) == ".png"

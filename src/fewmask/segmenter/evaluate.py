@@ -71,7 +71,7 @@ def score_masks(
         arm: name of the method in the rows.
         shots: how many labelled images or patients it saw; None: all.
         draw: which draw of them.
-        folder: where to leave the masks (.nii.gz, .png for pictures) and overlays; None: nowhere.
+        folder: where to leave the masks (see `mask_suffix`) and overlays; None: nowhere.
         lesion_classes: classes to be scored by lesion as well.
 
     Raises:
@@ -116,6 +116,15 @@ def refuse_other_classes(segmenter: Segmenter, cohort: Cohort) -> None:
         )
 
 
+def mask_suffix(case: Case, shape: tuple[int, ...]) -> str:
+    """The format in which a predicted mask of `case` is left: ".png" for one picture, else ".nii.gz".
+
+    `shape`: of the mask or scan, (Z, Y, X); a TIFF stack of several pages does not fit into a PNG.
+    """
+    first = next(iter(case.images.values()))
+    return ".png" if is_picture(first.path) and shape[0] == 1 else ".nii.gz"
+
+
 def _write(
     files: MaskFolder,
     case: Case,
@@ -125,6 +134,6 @@ def _write(
     classes: Mapping[str, int],
 ) -> None:
     """Leave a case's mask and its picture."""
-    modality, file = next(iter(case.images.items()))
-    write_mask(files.mask(case.name, ".png" if is_picture(file.path) else ".nii.gz"), mask)
+    modality = next(iter(case.images))
+    write_mask(files.mask(case.name, mask_suffix(case, mask.shape)), mask)
     save_png(files.picture(case.name), picture_of(images[modality], mask, trace, classes))
