@@ -101,8 +101,7 @@ class _Merge:
     def add(self, file: MaskFile) -> None:
         """Read one file and paint it over what is there."""
         if file.class_name is None:
-            volume = read_volume(file.path) if _lossy(file.path, self.cohort) else read_mask(file.path)
-            painted, grey = label_map(volume.voxels, self.cohort, self.case.name, file.path)
+            volume, painted, grey = _read_label_map(file.path, self.case, self.cohort)
         else:
             volume = _read_one_class(file.path)
             inside, grey = binary(volume.voxels, self.case.name, file.path)
@@ -148,6 +147,26 @@ class _Merge:
         path, grid = next(iter(self.grids.items()))
         mask = Mask(self.labels, placed(grid, path, self.case).affine)
         return CaseMask(mask, self.drawn, self.painted_over, self.grey, absent, self.grids)
+
+
+def read_label_map(path: Path, case: Case, cohort: Cohort) -> Mask:
+    """A label map of `case` by anybody, such as a prediction, by the rules of its reference masks.
+
+    Returns:
+        Labels (Z, Y, X) uint8 (see `label_map`), on the image's grid where the file has no place (`placed`).
+
+    Raises:
+        DataError: a damaged file, or a value nobody declared.
+    """
+    volume, labels, _ = _read_label_map(path, case, cohort)
+    return Mask(labels, placed(volume.grid, path, case).affine, volume.notes)
+
+
+def _read_label_map(path: Path, case: Case, cohort: Cohort) -> tuple[Volume, NDArray[np.uint8], int]:
+    """A file as stored, its labels, and how many grey voxels were cut at half."""
+    volume = read_volume(path) if _lossy(path, cohort) else read_mask(path)
+    labels, grey = label_map(volume.voxels, cohort, case.name, path)
+    return volume, labels, grey
 
 
 def placed(grid: Grid, path: Path, case: Case) -> Grid:

@@ -4,10 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fewmask.core.errors import DataError, Problem
-from fewmask.core.volume import corner_displacement_mm
+from fewmask.core.volume import IGNORE, Mask, corner_displacement_mm
 from fewmask.data.case import Case, Cohort
-from fewmask.data.cohort import read_case_mask
-from fewmask.data.io import read_mask
+from fewmask.data.case_voxels import read_case_mask, read_label_map
 from fewmask.metrics.score import Row, score_case
 from fewmask.metrics.surface import Penalty
 
@@ -26,7 +25,8 @@ def score_folder(
     """Score the masks in a folder, each named after its case.
 
     Args:
-        predictions: folder with CASE.nii.gz, CASE.png, ...; label values as the cohort declares them.
+        predictions: folder with CASE.nii.gz, CASE.png, ...; label values as the cohort declares them;
+            pictures of a single class are cut at half of their range, as its reference masks are.
         cohort: holds the reference masks.
         arm: name of the method in the rows.
         penalty: what a missed or invented structure costs in mm.
@@ -36,7 +36,8 @@ def score_folder(
         Rows, and the names of labelled cases without a prediction.
 
     Raises:
-        DataError: no such folder; masks that do not lie on their reference's grid, all of them at once.
+        DataError: no such folder; or, all of them at once: masks that do not lie on their reference's grid,
+            masks with label values nobody declared, references in which nothing is judged.
     """
     if not predictions.is_dir():
         raise DataError("there is no such folder of masks", where=str(predictions))
@@ -48,18 +49,14 @@ def score_folder(
         if path is None:
             missing.append(case.name)
             continue
-        predicted, reference = read_mask(path), read_case_mask(case, cohort)
-        shift = corner_displacement_mm(predicted.grid, reference.grid)
-        if shift > 0.5 * min(reference.spacing_mm):
-            faults.append(
-                Problem(
-                    "does not lie on the grid of the reference",
-                    where=str(path),
-                    found=f"shape {predicted.shape}, corners up to {shift:.3g} mm away",
-                    expected=f"shape {reference.shape}",
-                    mend="Write the mask on the scan's own grid (`fewmask segment` does).",
-                )
-            )
+        try:
+            predicted, reference = read_label_map(path, case, cohort), read_case_mask(case, cohort)
+        except DataError as error:
+            faults += error.problems
+            continue
+        fault = _fault(path, case, predicted, reference, cohort.stored_ignore)
+        if fault:
+            faults.append(fault)
             continue
         rows += score_case(
             predicted.voxels,
@@ -78,6 +75,36 @@ def score_folder(
     if faults:
         raise DataError.of(faults, title=f"{len(faults)} masks cannot be scored:")
     return rows, missing
+
+
+def _fault(path: Path, case: Case, predicted: Mask, reference: Mask, ignore: int) -> Problem | None:
+    """Why a prediction cannot be scored against its reference, if so."""
+    shift = corner_displacement_mm(predicted.grid, reference.grid)
+    if shift > 0.5 * min(reference.spacing_mm):
+        return Problem(
+            "does not lie on the grid of the reference",
+            where=str(path),
+            found=f"shape {predicted.shape}, corners up to {shift:.3g} mm away",
+            expected=f"shape {reference.shape}",
+            mend="Write the mask on the scan's own grid (`fewmask segment` does).",
+        )
+    judged = reference.voxels != IGNORE
+    if not judged.any():
+        return Problem(
+            "nobody judged anything in the reference mask",
+            where=f"case {case.name}",
+            mend="Remove or correct it (`fewmask check` says how).",
+        )
+    strange = int((judged & (predicted.voxels == IGNORE)).sum())
+    if strange:
+        return Problem(
+            f"a prediction with the value {ignore}, which means unjudged",
+            where=str(path),
+            found=f"{strange} voxels that the reference judges",
+            expected="0 or the value of a class",
+            mend="Write 0 for background and the value of the class for objects.",
+        )
+    return None
 
 
 def _mask_of(folder: Path, case: Case) -> Path | None:
