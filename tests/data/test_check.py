@@ -153,6 +153,15 @@ def test_empty_masks_are_listed(tmp_path: Path) -> None:
     assert "1 of 2 masks are empty: b" in report.remarks[0].what
 
 
+def test_a_mask_in_which_nothing_is_judged_is_a_fault_and_not_empty(tmp_path: Path) -> None:
+    good(tmp_path, "a", "b")
+    write_mask(tmp_path / "labels" / "b.nii.gz", Mask(np.full(SHAPE, 255, np.uint8), SPACING))
+    report = check(tmp_path)
+    assert "are empty" not in whats(report.remarks)
+    with pytest.raises(DataError, match=r"(?s)case b.*nobody judged anything.*remove the mask"):
+        report.raise_if_faulty()
+
+
 def test_a_class_that_no_mask_shows(tmp_path: Path) -> None:
     good(tmp_path, "a")
     (tmp_path / "classes.json").write_text('{"one": 1, "two": 2}')

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewmask.core.errors import FewmaskError, Problem
-from fewmask.core.volume import Grid, Volume
+from fewmask.core.volume import IGNORE, Grid, Volume
 from fewmask.data.case import Case, Cohort
 from fewmask.data.case_voxels import (
     CaseMask,
@@ -161,12 +161,28 @@ def _headers_only(case: Case, reader: str, findings: CaseFindings) -> None:
 
 def _note_mask(findings: CaseFindings, cohort: Cohort, reader: str, detail: CaseMask) -> None:
     counts = np.bincount(np.asarray(detail.mask.voxels, dtype=np.uint8).ravel(), minlength=256)
+    if counts[IGNORE] == counts.sum():
+        _nothing_judged(findings, cohort, reader, int(counts.sum()))
+        return
     findings.voxels[reader] = {name: int(counts[value]) for name, value in cohort.classes.items()}
     if reader == cohort.reader:
         findings.drawn = dict(detail.drawn)
         findings.painted_over = dict(detail.painted_over)
         findings.absent = detail.absent
         findings.grey = sum(detail.grey.values())
+
+
+def _nothing_judged(findings: CaseFindings, cohort: Cohort, reader: str, count: int) -> None:
+    """A mask that is unjudged everywhere can neither teach nor score: a fault of the cohort's reader."""
+    problem = Problem(
+        "a mask in which nobody judged anything",
+        where=f"case {findings.case}, mask by {reader}",
+        found=f"all {count} voxels have the value {cohort.stored_ignore}, which means unjudged",
+        expected="at least one voxel of background (0) or of a class",
+        mend=f"If {cohort.stored_ignore} was meant for an object, write the value of its class; if the "
+        "structure is not there, write 0; if nobody looked, remove the mask: the case is then unlabelled.",
+    )
+    (findings.faults if reader == cohort.reader else findings.remarks).append(problem)
 
 
 def _fit(findings: CaseFindings, fit: Fit, path: Path, kind: str) -> None:
