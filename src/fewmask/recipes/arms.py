@@ -58,6 +58,11 @@ def train_unet(
         validation=None if held_out is None else Pairs(held_out.images, held_out.masks),
         weights=weights,
         may_be_absent=stage.settings.cohort.lesions,
+        picture_channels={
+            modality: file.channel
+            for modality, file in stage.training_cases[0].images.items()
+            if file.channel is not None
+        },
         about={"arm": arm, "shots": shots, "draw": draw, "cases": items.patients_text},
         label=place(arm, shots, draw),
     )

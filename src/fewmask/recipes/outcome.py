@@ -15,7 +15,6 @@ from fewmask.core.run import MaskFolder, Run, Step
 from fewmask.data.case import Case
 from fewmask.data.case_voxels import read_image_grid
 from fewmask.data.cohort import read_case_mask, read_images
-from fewmask.data.filetype import PICTURES
 from fewmask.data.io import read_mask
 from fewmask.data.overlay import beside, with_legend
 from fewmask.data.prepare import Trace, prepare
@@ -40,6 +39,7 @@ from fewmask.report.curves import read_curve
 from fewmask.report.datacard import data_card
 from fewmask.report.page import write_page
 from fewmask.report.tables import choose_cases
+from fewmask.segmenter.evaluate import mask_suffix
 from fewmask.segmenter.model import Segmenter
 
 LONG_SIDE = 256
@@ -247,8 +247,7 @@ def _beside(stage: Stage, case: Case, arm: str) -> Picture:
     """Scan, reference and prediction on the slice with most reference voxels."""
     images = read_images(case)
     first = next(iter(images.values()))
-    source = next(iter(case.images.values())).path
-    suffix = ".png" if source.suffix.lower() in PICTURES else ".nii.gz"
+    suffix = mask_suffix(case, first.shape)
     predicted = read_mask(MaskFolder(stage.run.cases(arm)).mask(case.name, suffix))
     reference = read_case_mask(case, stage.cohort)
     trace = prepare(images, stage.preparation).trace

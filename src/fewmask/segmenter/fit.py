@@ -101,6 +101,7 @@ def fit_segmenter(
     validation: Labelled | None = None,
     weights: Sequence[float] | None = None,
     may_be_absent: Sequence[str] = (),
+    picture_channels: Mapping[str, int] | None = None,
     about: Mapping[str, Any] | None = None,
     label: str = "unet",
 ) -> Segmenter:
@@ -118,6 +119,7 @@ def fit_segmenter(
             Dice are kept. None: the schedule's last weights are.
         weights: how often each image is drawn, relative to the others; None: all equally.
         may_be_absent: classes that many scans do not have.
+        picture_channels: which channel of a colour picture each modality is.
         about: what to tell about the training data in the model (JSON values).
         label: name of the training in logs.
 
@@ -128,7 +130,16 @@ def fit_segmenter(
     """
     patch, widths = _patch(data, settings), settings.widths
     flips = settings.augment.spatial.flips if settings.augment else ()
-    design = Design(classes, preparation, patch, widths, flips, tuple(may_be_absent), dict(about or {}))
+    design = Design(
+        classes,
+        preparation,
+        patch,
+        widths,
+        flips,
+        tuple(may_be_absent),
+        dict(about or {}),
+        picture_channels=dict(picture_channels or {}),
+    )
     inputs = _inputs(data, validation, weights, design, settings, seed, label)
     if step.result(inputs) is not None:
         return Segmenter.load(step.model, device=fabric.device)
