@@ -77,6 +77,15 @@ def test_dry_run_writes_nothing(recipe, tmp_path: Path, capsys):
     assert not (tmp_path / "run").exists()
 
 
+def test_dry_run_tells_who_would_be_tested(phantom, capsys):
+    assert (
+        command("run", "supervised", "--preset", "tiny", "--cohort", phantom, "--dry-run", "threads=1") == 0
+    )
+    printed = capsys.readouterr().out
+    assert "10 cases, 10 with masks" in printed
+    assert "7 train, 0 validation, 3 test" in printed
+
+
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_settings_and_presets_are_listed(recipe, capsys):
     assert command("run", recipe, "--settings") == 0

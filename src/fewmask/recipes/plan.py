@@ -5,7 +5,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import psutil
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
@@ -20,6 +19,7 @@ from fewmask.objectives.segmentation import Schedule, SegmentationObjective
 from fewmask.objectives.stylegan2 import StyleGAN2Objective
 from fewmask.recipes.settings import CommonSettings, FewshotSettings
 from fewmask.training.loop import Objective
+from fewmask.training.memory import memory_mb
 
 CLASSES = 4  # of the trial networks: their cost hardly depends on it
 
@@ -43,7 +43,7 @@ class Estimate:
     seconds: float
     """For all its times together."""
     memory_mb: float
-    """Of this process while it was measured."""
+    """Highest of this process so far; the prepared slices of a large cohort come on top."""
 
 
 def estimates(works: Sequence[Work]) -> list[Estimate]:
@@ -51,7 +51,7 @@ def estimates(works: Sequence[Work]) -> list[Estimate]:
     result = []
     for work in works:
         seconds = work.times * work.images / work.rate()
-        memory = psutil.Process().memory_info().rss / 2**20
+        memory = memory_mb(torch.device("cpu"))["peak_memory_mb"]
         result.append(Estimate(work, seconds, memory))
     return result
 

@@ -16,6 +16,7 @@ from fewmask.core.files import held
 from fewmask.core.run import Run
 from fewmask.data.check import check_cohort
 from fewmask.data.cohort import read_cohort
+from fewmask.data.split import split_by_patient
 from fewmask.metrics.score import read_rows, write_rows
 from fewmask.metrics.surface import Penalty
 from fewmask.recipes.outcome import draw_report, keep_model, redraw_report
@@ -32,6 +33,7 @@ from fewmask.report.tables import plain_table
 from fewmask.report.verdict import verdict
 from fewmask.segmenter.compare import score_folder
 from fewmask.segmenter.folder import MaskFormat, segment_folder
+from fewmask.training.launch import launch
 
 
 def check_verb(path: Path, *, out: Path | None, classes: str | None) -> int:
@@ -67,6 +69,8 @@ def run_verb(
     settings = build(recipe.settings, [*layers, parse_overrides(words)])
     console = Console()
     if dry_run:
+        launch(device=settings.device, threads=settings.threads)
+        _print_data(console, settings, cohort)
         _print_plan(console, recipe, estimates(recipe.plan(settings)))
         return 0
     run = Run.open(out if out is not None else Path("runs") / name)
@@ -201,6 +205,29 @@ def report_verb(folder: Path) -> int:
 def say(console: Console, text: str) -> None:
     """Print `text` as it is: no markup, no wrapping."""
     console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def _print_data(console: Console, settings: CommonSettings, path: Path | None) -> None:
+    """Who would train and who would be tested; reads no voxel."""
+    if path is None:
+        say(console, f"cohort: the built-in phantom, {settings.phantom.patients} patients")
+        return
+    wanted = settings.cohort
+    cohort = read_cohort(path, classes=wanted.classes, reader=wanted.reader)
+    split = split_by_patient(
+        cohort.cases,
+        seed=settings.seed,
+        test=settings.split.test,
+        validation=settings.split.validation,
+        stratify=settings.split.stratify,
+        reader=cohort.reader,
+    )
+    say(
+        console,
+        f"cohort: {len(cohort.cases)} cases, {len(cohort.labelled)} with masks of {', '.join(cohort.classes)}",
+    )
+    parts = ", ".join(f"{len(patients)} {name}" for name, patients in split.parts().items())
+    say(console, f"patients: {parts}")
 
 
 def _print_plan(console: Console, recipe: Recipe, planned: Sequence[Estimate]) -> None:
