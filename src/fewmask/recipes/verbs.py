@@ -222,10 +222,8 @@ def _print_data(console: Console, settings: CommonSettings, path: Path | None) -
         stratify=settings.split.stratify,
         reader=cohort.reader,
     )
-    say(
-        console,
-        f"cohort: {len(cohort.cases)} cases, {len(cohort.labelled)} with masks of {', '.join(cohort.classes)}",
-    )
+    classes = ", ".join(cohort.classes)
+    say(console, f"cohort: {len(cohort.cases)} cases, {len(cohort.labelled)} with masks of {classes}")
     parts = ", ".join(f"{len(patients)} {name}" for name, patients in split.parts().items())
     say(console, f"patients: {parts}")
 
