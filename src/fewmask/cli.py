@@ -136,6 +136,7 @@ def score(
     *,
     out: Annotated[Path | None, Parameter(name=["--out", "-o"])] = None,
     classes: str | None = None,
+    lesions: tuple[str, ...] = (),
     penalty: Literal["diag", "crossmoda", "brats_hd95"] = "diag",
 ) -> int:
     """Score masks from any program against a cohort's masks: Dice, IoU, ASSD, HD95, lesions, intervals.
@@ -147,11 +148,12 @@ def score(
         cohort: The cohort that holds the reference masks.
         out: Folder for results.csv.
         classes: Class names and label values, where the files do not declare them.
+        lesions: Classes to score lesion by lesion as well, e.g. --lesions nodule.
         penalty: Distance in mm when one of two masks is empty: image diagonal, 350 or 373.13.
     """
     from fewmask.recipes.verbs import score_verb
 
-    return score_verb(predictions, cohort, out=out, classes=classes, penalty=penalty)
+    return score_verb(predictions, cohort, out=out, classes=classes, lesions=lesions, penalty=penalty)
 
 
 @app.command

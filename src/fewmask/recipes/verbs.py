@@ -29,7 +29,7 @@ from fewmask.recipes.stage import open_stage
 from fewmask.recipes.table import Recipe, recipe_named
 from fewmask.report.content import Report
 from fewmask.report.datacard import data_card
-from fewmask.report.tables import plain_table
+from fewmask.report.tables import lesion_lines, plain_table
 from fewmask.report.verdict import verdict
 from fewmask.segmenter.compare import score_folder
 from fewmask.segmenter.folder import MaskFormat, segment_folder
@@ -111,6 +111,8 @@ def _run(
     )
     keep_model(stage)
     say(console, plain_table(outcome.rows, report))
+    for line in lesion_lines(outcome.rows):
+        say(console, line)
     for sentence in verdict(outcome.rows, report):
         say(console, sentence.text)
     say(console, f"model:  {run.model}")
@@ -159,11 +161,17 @@ def segment_verb(
 
 
 def score_verb(
-    predictions: Path, path: Path, *, out: Path | None, classes: str | None, penalty: Penalty
+    predictions: Path,
+    path: Path,
+    *,
+    out: Path | None,
+    classes: str | None,
+    lesions: Sequence[str] = (),
+    penalty: Penalty,
 ) -> int:
     """Score masks from any program against a cohort's masks."""
     cohort = read_cohort(path, classes=_classes(classes))
-    rows, missing = score_folder(predictions, cohort, penalty=penalty)
+    rows, missing = score_folder(predictions, cohort, penalty=penalty, lesion_classes=lesions)
     if not rows:
         raise DataError(
             "no mask is named after a case",
@@ -174,6 +182,8 @@ def score_verb(
     console = Console()
     card = data_card(cohort, {}, parts={})
     say(console, plain_table(rows, Report(title="scores", question="", arms=(), data=card)))
+    for line in lesion_lines(rows):
+        say(console, line)
     if missing:
         names = ", ".join(missing[:8]) + (", ..." if len(missing) > 8 else "")
         console.print(

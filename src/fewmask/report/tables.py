@@ -177,3 +177,23 @@ def plain_table(rows: Sequence[Row], report: Report, *, resamples: int = 10_000)
         for cells in body
     ]
     return "\n".join([shown[0], "-" * len(shown[0]), *shown[1:]])
+
+
+def lesion_lines(rows: Sequence[Row]) -> list[str]:
+    """One line per arm, shots and class that was scored by lesion: found of all, invented per patient."""
+    groups: dict[tuple[str, int | None, str], list[Row]] = {}
+    for row in rows:
+        if row.lesions is not None:
+            groups.setdefault((row.arm, row.shots, row.class_name), []).append(row)
+    told = []
+    for (arm, shots, name), members in groups.items():
+        there, hit, invented = (
+            sum(getattr(row, field) or 0 for row in members)
+            for field in ("lesions", "lesions_hit", "lesions_invented")
+        )
+        patients = len({(row.patient, row.draw) for row in members})
+        told.append(
+            f"{arm}, {shots_text(shots)} shots, {name}: {hit} of {there} lesions found, "
+            f"{invented / patients:.2f} invented per patient"
+        )
+    return told
