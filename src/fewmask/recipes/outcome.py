@@ -77,6 +77,7 @@ def draw_report(
             notes=tuple(str(remark) for remark in stage.remarks),
         ),
         shots_unit=stage.shots.unit,
+        minutes_rule=f"{settings.shots.minutes_per_mask:g} per slice on which something was drawn",
         command=command,
         made=time.strftime("%Y-%m-%d %H:%M"),
         ledger=_ledger(stage, outcome),

@@ -178,6 +178,8 @@ class Report:
     data: DataCard
     shots_unit: str = "image"
     """What is counted as a shot: image, slice or patient."""
+    minutes_rule: str = "3 per organ slice, 2 per lesion slice, 5 seconds per image label"
+    """How the ledger's minutes of an expert were counted."""
     command: str = ""
     made: str = ""
     """Date and time of the run, as it should be shown."""
