@@ -25,6 +25,9 @@ from fewmask.segmenter.model import Segmenter
 
 UNET = "unet"
 
+Mixed = tuple[Source, Sequence[float]]
+"""Images with masks from several origins, and how often each is drawn."""
+
 
 def place(arm: str, shots: int | None, draw: int) -> str:
     """Name of an arm's step: "unet/k=3/draw=0" or "unet/all"."""
@@ -39,7 +42,7 @@ def train_unet(
     arm: str,
     shots: int | None,
     draw: int,
-    mixed: tuple[Source, Sequence[float]] | None = None,
+    mixed: Mixed | None = None,
 ) -> Segmenter:
     """The U-Net of every arm: one architecture, one budget of images, one augmentation.
 
@@ -90,16 +93,18 @@ def unet_arm(
     shots: int | None,
     draw: int,
     arm: str = UNET,
-    mixed: tuple[Source, Sequence[float]] | None = None,
+    mixed: Callable[[], Mixed] | None = None,
     made_from: Mapping[str, Any] | None = None,
 ) -> list[Row]:
     """Train the U-Net on `items` and score it on the test patients.
 
+    `mixed` makes what `train_unet` calls so; it is called only when the arm is still to be trained.
     `made_from`: further settings (JSON values) on which the arm depends.
     """
 
     def compute() -> list[Row]:
-        segmenter = train_unet(stage, items, arm=arm, shots=shots, draw=draw, mixed=mixed)
+        made = None if mixed is None else mixed()
+        segmenter = train_unet(stage, items, arm=arm, shots=shots, draw=draw, mixed=made)
         return evaluate(
             segmenter,
             stage.test_cases,

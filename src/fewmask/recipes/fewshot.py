@@ -31,7 +31,7 @@ from fewmask.metrics.score import Row
 from fewmask.networks.pixelhead import PixelHead
 from fewmask.objectives.ada import ANATOMY
 from fewmask.objectives.perceptual import DiscriminatorDistance
-from fewmask.recipes.arms import UNET, place, scored, stacked, unet_arm
+from fewmask.recipes.arms import UNET, Mixed, place, scored, stacked, unet_arm
 from fewmask.recipes.ganchecks import gan_checks, inversion_check
 from fewmask.recipes.outcome import Outcome
 from fewmask.recipes.plan import Work, gan_work, inversion_work, unet_work
@@ -289,22 +289,26 @@ def autoshot_arm(
 ) -> list[Row]:
     """Generated slices with the head's labels, the uncertain ones left out, mixed with the k real ones."""
     auto = settings.autoshot
-    samples = collect(
-        sample_labelled(
-            gan.generator, [head], stack, auto.samples, seed=settings.seed, truncation=auto.truncation
+
+    def mixed() -> Mixed:
+        samples = collect(
+            sample_labelled(
+                gan.generator, [head], stack, auto.samples, seed=settings.seed, truncation=auto.truncation
+            )
         )
-    )
-    samples = most_certain(samples, 1.0 - auto.drop)
-    images, masks = stacked(items)
-    labels = np.asarray(stage.labels, dtype=np.uint8)[samples.labels]
-    together, both, weights = mix_with_real(samples, labels, images, masks, real_share=auto.real)
+        samples = most_certain(samples, 1.0 - auto.drop)
+        images, masks = stacked(items)
+        labels = np.asarray(stage.labels, dtype=np.uint8)[samples.labels]
+        together, both, weights = mix_with_real(samples, labels, images, masks, real_share=auto.real)
+        return ArraySource(together, both), weights.tolist()
+
     return unet_arm(
         stage,
         items,
         shots=few.count,
         draw=few.draw,
         arm=AUTOSHOT,
-        mixed=(ArraySource(together, both), weights.tolist()),
+        mixed=mixed,
         made_from={**_made_from(settings), "autoshot": auto.model_dump(mode="json")},
     )
 

@@ -1,7 +1,6 @@
 """From a finished run to its page, its table and its record."""
 
 import io
-import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -17,7 +16,7 @@ from fewmask.data.case_voxels import read_image_grid
 from fewmask.data.cohort import read_case_mask, read_images
 from fewmask.data.io import read_mask
 from fewmask.data.overlay import beside, with_legend
-from fewmask.data.prepare import Trace, prepare
+from fewmask.data.prepare import prepare
 from fewmask.metrics.score import Row
 from fewmask.recipes.arms import UNET, place
 from fewmask.recipes.record import versions
@@ -35,12 +34,13 @@ from fewmask.report.content import (
     read_report,
     write_report,
 )
-from fewmask.report.curves import read_curve
+from fewmask.report.curves import read_curve, read_numbers
 from fewmask.report.datacard import data_card
 from fewmask.report.page import write_page
 from fewmask.report.tables import choose_cases
 from fewmask.segmenter.evaluate import mask_suffix
 from fewmask.segmenter.model import Segmenter
+from fewmask.segmenter.picture import size_of
 
 LONG_SIDE = 256
 """Pixels of the longer side of a case's picture."""
@@ -146,10 +146,10 @@ def _trained(stage: Stage, arms: Sequence[Arm]) -> tuple[Trained, ...]:
     named = {arm.key.replace(" ", "-"): arm.name for arm in arms}
     lines = []
     for name, step in trainings(stage.run):
-        curve = read_curve(name, step.stats_jsonl)
-        if curve is None:
+        numbers = read_numbers(step.stats_jsonl)
+        if not numbers:
             continue
-        last = _last_numbers(step)
+        last = numbers[-1]
         head, _, rest = name.partition("/")
         lines.append(
             Trained(
@@ -162,13 +162,6 @@ def _trained(stage: Stage, arms: Sequence[Arm]) -> tuple[Trained, ...]:
             )
         )
     return tuple(lines)
-
-
-def _last_numbers(step: Step) -> dict[str, float]:
-    """The last whole line of a training's numbers, with the whole training's seconds."""
-    lines = [line for line in step.stats_jsonl.read_text(encoding="utf-8").splitlines() if line.endswith("}")]
-    last: dict[str, float] = json.loads(lines[-1]) if lines else {}
-    return last
 
 
 def _curves(run: Run) -> tuple[Curve, ...]:
@@ -254,16 +247,11 @@ def _beside(stage: Stage, case: Case, arm: str) -> Picture:
     trace = prepare(images, stage.preparation).trace
     scan, truth, answer = (trace.turn.do(one.voxels) for one in (first, reference, predicted))
     z = int(np.count_nonzero(truth, axis=(1, 2)).argmax())
-    sheet = beside(scan[z], truth[z], answer[z], size=_size(trace, scan.shape))
+    spacing = trace.turn.grid(trace.native).spacing_mm
+    size = size_of(scan.shape[1:], spacing[1:], long_side=LONG_SIDE)
+    sheet = beside(scan[z], truth[z], answer[z], size=size)
     drawn = with_legend(sheet, stage.cohort.classes)
     return Picture.of_png(_png(drawn), f"Scan, reference and prediction of {case.name}")
-
-
-def _size(trace: Trace, shape: tuple[int, ...]) -> tuple[int, int]:
-    _, dy, dx = trace.turn.grid(trace.native).spacing_mm
-    height, width = shape[1] * dy, shape[2] * dx
-    scale = LONG_SIDE / max(height, width)
-    return max(1, round(height * scale)), max(1, round(width * scale))
 
 
 def _png(picture: NDArray[np.uint8]) -> bytes:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +85,7 @@ class Stage:
         """All cases of the training patients, labelled or not."""
         return tuple(case for case in self.cohort.cases if case.patient in self.split.train)
 
-    @property
+    @cached_property
     def key(self) -> dict[str, Any]:
         """What every arm depends on, as JSON values: a step made under another key is not reused."""
         groups = {"seed", "cohort", "prepare", "split", "shots"}
@@ -110,14 +111,7 @@ def open_stage(settings: CommonSettings, path: Path | None, run: Run) -> Stage:
     cohort = open_cohort(settings, path, run)
     remarks = checked(cohort, run)
     _refuse_unlabelled(cohort)
-    split = split_by_patient(
-        cohort.cases,
-        seed=settings.seed,
-        test=settings.split.test,
-        validation=settings.split.validation,
-        stratify=settings.split.stratify,
-        reader=cohort.reader,
-    )
+    split = split_of(settings, cohort)
     preparation = preparation_of(settings.prepare, cohort)
     train, validating = (
         [case for case in cohort.labelled if case.patient in patients]
@@ -169,6 +163,18 @@ def open_cohort(settings: CommonSettings, path: Path | None, run: Run) -> Cohort
         )
     wanted_of = settings.cohort
     return read_cohort(path, classes=wanted_of.classes, reader=wanted_of.reader, on_fault="report")
+
+
+def split_of(settings: CommonSettings, cohort: Cohort) -> Split:
+    """Who trains, validates and tests."""
+    return split_by_patient(
+        cohort.cases,
+        seed=settings.seed,
+        test=settings.split.test,
+        validation=settings.split.validation,
+        stratify=settings.split.stratify,
+        reader=cohort.reader,
+    )
 
 
 def preparation_of(settings: PrepareSettings, cohort: Cohort) -> Preparation:

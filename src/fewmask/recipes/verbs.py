@@ -16,7 +16,6 @@ from fewmask.core.files import held
 from fewmask.core.run import Run
 from fewmask.data.check import check_cohort
 from fewmask.data.cohort import read_cohort
-from fewmask.data.split import split_by_patient
 from fewmask.metrics.score import read_rows, write_rows
 from fewmask.metrics.surface import Penalty
 from fewmask.recipes.outcome import draw_report, keep_model, redraw_report
@@ -25,7 +24,7 @@ from fewmask.recipes.plan import Estimate, estimates
 from fewmask.recipes.presets import build, keys, parse_overrides, preset_names, read_config, read_preset
 from fewmask.recipes.record import write_record
 from fewmask.recipes.settings import CommonSettings
-from fewmask.recipes.stage import open_stage
+from fewmask.recipes.stage import open_stage, split_of
 from fewmask.recipes.table import Recipe, recipe_named
 from fewmask.report.content import Report
 from fewmask.report.datacard import data_card
@@ -224,14 +223,7 @@ def _print_data(console: Console, settings: CommonSettings, path: Path | None) -
         return
     wanted = settings.cohort
     cohort = read_cohort(path, classes=wanted.classes, reader=wanted.reader)
-    split = split_by_patient(
-        cohort.cases,
-        seed=settings.seed,
-        test=settings.split.test,
-        validation=settings.split.validation,
-        stratify=settings.split.stratify,
-        reader=cohort.reader,
-    )
+    split = split_of(settings, cohort)
     classes = ", ".join(cohort.classes)
     say(console, f"cohort: {len(cohort.cases)} cases, {len(cohort.labelled)} with masks of {classes}")
     parts = ", ".join(f"{len(patients)} {name}" for name, patients in split.parts().items())

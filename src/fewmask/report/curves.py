@@ -16,7 +16,7 @@ def read_curve(name: str, stats_jsonl: Path, *, points: int = _POINTS) -> Curve 
 
     Times, speeds and memory are left out; so is a last line that a crash cut in two.
     """
-    lines = _lines(stats_jsonl)
+    lines = read_numbers(stats_jsonl)
     names = dict.fromkeys(key for line in lines for key in line if _is_series(key))
     if not lines or not names:
         return None
@@ -29,8 +29,8 @@ def read_curve(name: str, stats_jsonl: Path, *, points: int = _POINTS) -> Curve 
     )
 
 
-def _lines(path: Path) -> list[dict[str, float]]:
-    """The whole lines of the file."""
+def read_numbers(path: Path) -> list[dict[str, float]]:
+    """Every whole line of numbers of a training's log; one that a crash cut in two is left out."""
     if not path.exists():
         return []
     kept = []

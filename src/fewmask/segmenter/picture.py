@@ -25,7 +25,7 @@ def picture_of(volume: Volume, mask: Mask, trace: Trace, classes: Mapping[str, i
     """
     image, labels = trace.turn.do(volume.voxels), trace.turn.do(mask.voxels)
     spacing = trace.turn.grid(trace.native).spacing_mm
-    size = _size(labels.shape[1:], spacing[1:])
+    size = size_of(labels.shape[1:], spacing[1:])
     numbers = shown_slices(labels)
     window = _window(image[numbers].astype(np.float64))
     pictures = [overlay(image[z], labels[z], window=window, size=size) for z in numbers]
@@ -42,10 +42,12 @@ def shown_slices(labels: NDArray[Any]) -> list[int]:
     return [int(span[round(place)]) for place in places]
 
 
-def _size(shape: tuple[int, ...], spacing_mm: tuple[float, ...]) -> tuple[int, int]:
-    """Picture size with square pixels, the longer side `LONG_SIDE`."""
+def size_of(
+    shape: tuple[int, ...], spacing_mm: tuple[float, ...], long_side: int = LONG_SIDE
+) -> tuple[int, int]:
+    """Picture size with square pixels, the longer side `long_side` pixels; of a slice (Y, X)."""
     height, width = (n * mm for n, mm in zip(shape, spacing_mm, strict=True))
-    scale = LONG_SIDE / max(height, width)
+    scale = long_side / max(height, width)
     return max(1, round(height * scale)), max(1, round(width * scale))
 
 

@@ -19,12 +19,9 @@ from fewmask.core.volume import IGNORE
 from fewmask.networks.pixelhead import PixelHead
 from fewmask.networks.stylegan2 import Generator
 from fewmask.synthesis.features import FeatureStack
-from fewmask.synthesis.pixelhead import probabilities
+from fewmask.synthesis.pixelhead import Labeller, in_batches, probabilities
 
 Float = NDArray[np.float32]
-
-Labeller = Callable[[Tensor, Tensor | None], Tensor]
-"""Class probabilities (B, K, H, W) of images (B, C, H, W) in [-1, 1] with their latents or None."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,13 +117,8 @@ def label_images(
     batch_size: int = 16,
 ) -> LabelledSamples:
     """Label real images (N, C, H, W) with the heads and `others`, as `sample_labelled` does."""
-    parts = []
-    for first in range(0, len(images), batch_size):
-        part = slice(first, first + batch_size)
-        image = torch.from_numpy(np.array(images[part], dtype=np.float32))
-        latents = None if ws is None else torch.from_numpy(np.array(ws[part], dtype=np.float32))
-        parts.append(_votes(heads, stack, others, image, latents).numpy().astype(np.float16))
-    return LabelledSamples(images, np.concatenate(parts))
+    soft = in_batches(lambda image, w: _votes(heads, stack, others, image, w), images, ws, batch_size)
+    return LabelledSamples(images, soft.astype(np.float16))
 
 
 def collect(batches: Iterator[LabelledSamples]) -> LabelledSamples:

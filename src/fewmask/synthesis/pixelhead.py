@@ -1,7 +1,7 @@
 """From k labelled images to a head that labels pixels by features (RepurposeGAN, Tritrong et al. 2021)."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,6 +25,9 @@ from fewmask.training.launch import Fabric
 from fewmask.training.loop import fit
 
 Float = NDArray[np.float32]
+
+Labeller = Callable[[Tensor, Tensor | None], Tensor]
+"""Class probabilities (B, K, H, W) of images (B, C, H, W) in [-1, 1] with their latents or None."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -158,12 +161,17 @@ def predict_head(
     batch_size: int = 16,
 ) -> Float:
     """Class probabilities (N, K, H, W) float32 of images (N, C, H, W): the mean over the heads."""
+    return in_batches(lambda image, w: probabilities(heads, stack, image, w), images, ws, batch_size)
+
+
+def in_batches(label: Labeller, images: Float, ws: Float | None, batch_size: int) -> Float:
+    """What `label` gives for images (N, C, H, W) with their latents, `batch_size` at a time: (N, K, H, W)."""
     parts = []
     for first in range(0, len(images), batch_size):
         part = slice(first, first + batch_size)
         image = torch.from_numpy(np.array(images[part], dtype=np.float32))
         latents = None if ws is None else torch.from_numpy(np.array(ws[part], dtype=np.float32))
-        parts.append(probabilities(heads, stack, image, latents).numpy())
+        parts.append(label(image, latents).numpy())
     return np.concatenate(parts)
 
 
