@@ -9,8 +9,9 @@ from torch.optim import Adam, Optimizer
 from fewmask.data.batches import Batch
 from fewmask.networks.encoder import LatentEncoder
 from fewmask.networks.stylegan2 import Generator
+from fewmask.objectives.minimise import Minimise
 from fewmask.objectives.perceptual import Distance
-from fewmask.objectives.segmentation import Minimise, Schedule
+from fewmask.objectives.segmentation import Schedule
 
 
 class EncoderObjective:

@@ -10,7 +10,8 @@ from torch.optim import Optimizer
 from fewmask.core.errors import ConfigError
 from fewmask.data.batches import Batch
 from fewmask.networks.pixelhead import PixelHead
-from fewmask.objectives.segmentation import Minimise, Schedule, cross_entropy, soft_dice_loss, targets_of
+from fewmask.objectives.minimise import Minimise
+from fewmask.objectives.segmentation import Schedule, cross_entropy, soft_dice_loss, targets_of
 
 Maps = Callable[[Tensor, Tensor | None], list[Tensor]]
 """Feature maps of images (B, C, H, W) and their latents (B, num_ws, w_dim) or None; without gradient."""

@@ -2,7 +2,7 @@
 
 import copy
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -15,9 +15,7 @@ from fewmask.core.errors import ConfigError
 from fewmask.core.volume import IGNORE
 from fewmask.data.batches import Batch
 from fewmask.objectives.average import follow, share_kept
-
-Minimise = Callable[[Tensor, Optimizer], None]
-"""Takes a loss and an optimiser and makes one step; the training loop provides it."""
+from fewmask.objectives.minimise import Minimise
 
 
 def targets_of(mask: Tensor, classes: int) -> tuple[Tensor, Tensor]:

@@ -6,7 +6,7 @@ nothing but weights, optimisers and `state()` is needed to resume.
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -20,9 +20,7 @@ from fewmask.data.batches import Batch
 from fewmask.networks.stylegan2 import Discriminator, Generator
 from fewmask.objectives.ada import AdaptiveAugmentation
 from fewmask.objectives.average import follow, share_kept
-
-Minimise = Callable[[Tensor, Optimizer], None]
-"""(loss, optimizer): zero the gradients, backward, step; given by the training loop."""
+from fewmask.objectives.minimise import Minimise
 
 
 @dataclass(frozen=True)
