@@ -9,8 +9,6 @@ style w is one vector per synthesis layer: ws (B, num_ws, w_dim).
 """
 
 import math
-from dataclasses import dataclass
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -18,19 +16,9 @@ from torch import Tensor, nn
 
 from fewmask.core.errors import ConfigError
 from fewmask.networks.equalised import ACTIVATION_GAIN, SLOPE, EqualConv2d, EqualLinear
+from fewmask.networks.generator import Feature, ImageGenerator, Noise, Synthesis
 from fewmask.networks.mapping import MappingNetwork
 from fewmask.networks.resample import Binomial
-
-Noise = Literal["random", "constant", "none"]
-
-
-@dataclass(frozen=True)
-class Feature:
-    """One activation: the layer's `name`, its `size` in pixels and the `tensor` (B, c, size, size)."""
-
-    name: str
-    size: int
-    tensor: Tensor
 
 
 def resolutions(resolution: int) -> list[int]:
@@ -77,8 +65,8 @@ class SynthesisLayer(nn.Module):
         self.register_buffer("noise_const", torch.randn(size, size))
         self.filter = Binomial() if up else None
 
-    def forward(self, x: Tensor, w: Tensor, noise: Noise) -> Tensor:
-        """(B, in, h, h), (B, w_dim) -> (B, out, size, size)."""
+    def forward(self, x: Tensor, w: Tensor, noise: str | Tensor) -> Tensor:
+        """(B, in, h, h), (B, w_dim) -> (B, out, size, size); a given noise is (B or 1, 1, size, size)."""
         styles = self.affine(w)
         x = x * styles[:, :, None, None]
         if self.filter is None:
@@ -90,13 +78,15 @@ class SynthesisLayer(nn.Module):
         scale = torch.addmm(styles.new_full((), 1e-8), styles.square(), squares.t()).rsqrt()
         scale, bias = scale * ACTIVATION_GAIN, self.bias * ACTIVATION_GAIN
         x = torch.addcmul(bias[:, None, None], x, scale[:, :, None, None])
-        if noise != "none":
+        if not isinstance(noise, str) or noise != "none":
             x = x.add_(self._noise(x, noise))
         x = F.leaky_relu_(x, SLOPE)
         return x if self.clamp is None else x.clamp(-self.clamp, self.clamp)
 
-    def _noise(self, x: Tensor, noise: Noise) -> Tensor:
-        if noise == "constant":
+    def _noise(self, x: Tensor, noise: str | Tensor) -> Tensor:
+        if isinstance(noise, Tensor):
+            picture = noise
+        elif noise == "constant":
             picture = self.noise_const
         else:
             picture = torch.randn(x.shape[0], 1, self.size, self.size, device=x.device, dtype=x.dtype)
@@ -141,14 +131,14 @@ class SynthesisBlock(nn.Module):
         self.filter = None if first else Binomial()
 
     def forward(
-        self, x: Tensor, image: Tensor | None, ws: list[Tensor], noise: Noise
+        self, x: Tensor, image: Tensor | None, ws: list[Tensor], noise: list[str | Tensor]
     ) -> tuple[list[Feature], Tensor]:
-        """One w per convolution and one for the image; returns the activations and the image so far."""
+        """A w and a noise per convolution, a w for the image; gives the activations and the image so far."""
         features = []
         if self.conv0 is not None:
-            x = self.conv0(x, ws[0], noise)
+            x = self.conv0(x, ws[0], noise[0])
             features.append(Feature(f"{self.size}px.conv0", self.size, x))
-        x = self.conv1(x, ws[-2], noise)
+        x = self.conv1(x, ws[-2], noise[-1])
         features.append(Feature(f"{self.size}px.conv1", self.size, x))
         added = self.to_image(x, ws[-1])
         if image is not None and self.filter is not None:
@@ -156,7 +146,7 @@ class SynthesisBlock(nn.Module):
         return features, added
 
 
-class SynthesisNetwork(nn.Module):
+class SynthesisNetwork(Synthesis):
     """ws -> image, growing from a learned 4 x 4 constant; every size adds to a skip image (figure 7b)."""
 
     def __init__(
@@ -170,30 +160,29 @@ class SynthesisNetwork(nn.Module):
             for size in sizes
         )
         self.num_ws = 2 * len(sizes)
-
-    def forward(self, ws: Tensor, noise: Noise = "random") -> Tensor:
-        """(B, num_ws, w_dim) -> image (B, C, resolution, resolution), not clipped to [-1, 1]."""
-        return self.trace(ws, noise)[1]
+        self.noise_sizes = (4, *(size for size in sizes[1:] for _ in range(2)))
 
     def trace(self, ws: Tensor, noise: Noise) -> tuple[list[Feature], Tensor]:
         """The activations of every 3 x 3 convolution, coarse to fine, and the image."""
         x = self.const.expand(ws.shape[0], -1, -1, -1).contiguous(memory_format=torch.channels_last)
         styles = list(ws.unbind(dim=1))
+        noises = [noise] * (self.num_ws - 1) if isinstance(noise, str) else list(noise)
         features: list[Feature] = []
         image = None
         start = 0
         for block in self.blocks:
             convolutions = 1 if block.size == 4 else 2
             # The w of a size's image layer is also the w of the next size's first convolution.
-            found, image = block(x, image, styles[start : start + convolutions + 1], noise)
-            start += convolutions
+            end = start + convolutions
+            found, image = block(x, image, styles[start : end + 1], noises[start:end])
+            start = end
             features += found
             x = found[-1].tensor
         assert image is not None
         return features, image
 
 
-class Generator(nn.Module):
+class Generator(ImageGenerator):
     """Mapping and synthesis.
 
     Args:
@@ -230,17 +219,6 @@ class Generator(nn.Module):
         self.mapping = MappingNetwork(
             z_dim, w_dim, layers=mapping_layers, classes=classes, num_ws=self.num_ws
         )
-
-    def forward(
-        self, z: Tensor, label: Tensor | None = None, truncation: float = 1.0, noise: Noise = "random"
-    ) -> Tensor:
-        """(B, z_dim) -> image (B, C, resolution, resolution)."""
-        image: Tensor = self.synthesis(self.mapping(z, label, truncation), noise)
-        return image
-
-    def features(self, ws: Tensor, noise: Noise = "constant") -> list[Feature]:
-        """From ws (B, num_ws, w_dim), the activations of every 3 x 3 convolution, coarse to fine."""
-        return self.synthesis.trace(ws, noise)[0]
 
 
 class ResidualBlock(nn.Module):
