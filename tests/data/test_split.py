@@ -155,3 +155,10 @@ def test_a_changed_file_is_refused(tmp_path: Path) -> None:
     path.write_text("{")
     with pytest.raises(RunError, match="not readable JSON"):
         read_split(path)
+
+
+def test_a_cohort_without_masks_is_dealt_out_whole() -> None:
+    split = split_by_patient(some(0, 10), seed=0, test=0.3, validation=0.1)
+    assert [len(patients) for patients in split.parts().values()] == [6, 1, 3]
+    with pytest.raises(ConfigError, match="1 patients are too few for a test part"):
+        split_by_patient(some(0, 1), seed=0)

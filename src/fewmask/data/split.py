@@ -85,7 +85,8 @@ def split_by_patient(
 ) -> Split:
     """Deal the patients out to training, validation and test.
 
-    Only patients with a mask are drawn for validation and test; unlabelled ones train. Both parts get
+    Only patients with a mask are drawn for validation and test, unlabelled ones train; in a cohort without
+    any mask all patients are dealt out, as for a generator that needs unseen scans. Both parts get
     their share rounded, at least one patient if their share is not 0, and leave at least one to train on.
     If cases come with the tag `part`, that is kept: patients marked validation or test are in these parts,
     and more are drawn only for a part of which no marked patient has a mask.
@@ -108,7 +109,11 @@ def split_by_patient(
             found=f"test {test}, validation {validation}",
         )
     marked = _marked_parts(cases)
+    everybody = {case.patient for case in cases}
     labelled = sorted({case.patient for case in cases if _is_labelled(case, reader)})
+    unlabelled = not any(case.masks for case in cases)
+    if unlabelled:
+        labelled = sorted(everybody)
     free = [patient for patient in labelled if marked.get(patient, "train") == "train"]
     strata = _strata(cases, free, stratify)
     drawn: dict[str, list[str]] = {"validation": [], "test": []}
@@ -120,12 +125,12 @@ def split_by_patient(
         most = sum(len(patients) for patients in strata.values()) - 1 - still
         if wanted and most < 1:
             raise ConfigError(
-                f"{len(labelled)} labelled patients are too few for a {part} part",
-                expected="one labelled patient in every part at least",
-                mend="Add masks, or set its share to 0.",
+                f"{len(labelled)} {'patients' if unlabelled else 'labelled patients'} "
+                f"are too few for a {part} part",
+                expected="one in every part at least",
+                mend="Add patients with masks, or set its share to 0.",
             )
         drawn[part] = _deal(strata, min(wanted, most), seed, part) if wanted else []
-    everybody = {case.patient for case in cases}
     members = {
         part: tuple(sorted({p for p in everybody if marked.get(p) == part} | set(drawn[part])))
         for part in drawn

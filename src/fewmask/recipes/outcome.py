@@ -1,43 +1,39 @@
 """From a finished run to its page, its table and its record."""
 
 import io
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from safetensors import safe_open
 
-from fewmask.core.run import MaskFolder, Run, Step
+from fewmask.core.run import MaskFolder, Run
 from fewmask.data.case import Case
-from fewmask.data.case_voxels import read_image_grid
 from fewmask.data.cohort import read_case_mask, read_images
 from fewmask.data.io import read_mask
 from fewmask.data.overlay import beside, with_legend
 from fewmask.data.prepare import prepare
-from fewmask.metrics.score import Row
+from fewmask.metrics.score import Row, write_rows
 from fewmask.recipes.arms import UNET, place
-from fewmask.recipes.record import versions
-from fewmask.recipes.stage import Labelled, Stage
+from fewmask.recipes.page import Finished, Job, begin_report, open_told
+from fewmask.recipes.settings import CommonSettings
+from fewmask.recipes.stage import Labelled, Stage, open_stage
 from fewmask.report.content import (
     Arm,
     CasePicture,
     Check,
-    Curve,
     Deviation,
     LedgerLine,
     Picture,
     Report,
-    Trained,
     read_report,
     write_report,
 )
-from fewmask.report.curves import read_curve, read_numbers
-from fewmask.report.datacard import data_card
 from fewmask.report.page import write_page
-from fewmask.report.tables import choose_cases
+from fewmask.report.tables import choose_cases, lesion_lines, plain_table
+from fewmask.report.verdict import verdict
 from fewmask.segmenter.evaluate import mask_suffix
 from fewmask.segmenter.model import Segmenter
 from fewmask.segmenter.picture import size_of
@@ -57,38 +53,33 @@ class Outcome:
     deviations: tuple[Deviation, ...] = ()
 
 
-def draw_report(
-    stage: Stage, outcome: Outcome, *, title: str, question: str, arms: Sequence[Arm], command: str
-) -> Report:
+def segmented(
+    learn: Callable[[Stage, Any], Outcome], arms: Sequence[Arm], job: Job, settings: CommonSettings
+) -> Finished:
+    """Let a recipe that segments train and score its arms; write rows, page and the model to use."""
+    stage = open_stage(settings, open_told(settings, job))
+    outcome = learn(stage, settings)
+    write_rows(job.run.results_csv, outcome.rows)
+    report = draw_report(stage, outcome, arms, job)
+    keep_model(stage)
+    lines = [plain_table(outcome.rows, report), *lesion_lines(outcome.rows)]
+    lines += [sentence.text for sentence in verdict(outcome.rows, report)]
+    lines += [f"model:  {job.run.model}", f"report: {job.run.report_html}"]
+    return Finished(stage.ground, report, tuple(lines))
+
+
+def draw_report(stage: Stage, outcome: Outcome, arms: Sequence[Arm], job: Job) -> Report:
     """Write report.json and report.html of a run."""
     run, settings = stage.run, stage.settings
-    cohort = stage.cohort
-    grids = {case.name: read_image_grid(next(iter(case.images.values()))) for case in cohort.cases}
-    report = Report(
-        title=title,
-        question=question,
-        arms=tuple(arms),
-        data=replace(
-            data_card(
-                cohort,
-                grids,
-                parts=stage.split.parts(),
-            ),
-            notes=tuple(str(remark) for remark in stage.remarks),
-        ),
+    begun = begin_report(stage.ground, job, arms)
+    report = replace(
+        begun,
         shots_unit=stage.shots.unit,
         minutes_rule=f"{settings.shots.minutes_per_mask:g} per slice on which something was drawn",
-        command=command,
-        made=time.strftime("%Y-%m-%d %H:%M"),
         ledger=_ledger(stage, outcome),
-        trained=_trained(stage, arms),
-        curves=_curves(run),
-        checks=(*_checks(stage), *outcome.checks),
+        checks=(*begun.checks, *outcome.checks),
         deviations=outcome.deviations,
         cases=_cases(stage, outcome.rows, arms),
-        samples=_samples(run),
-        settings=settings.model_dump(mode="json"),
-        versions=versions(),
     )
     write_report(run.report_json, report)
     write_page(report, outcome.rows, run.report_html)
@@ -105,13 +96,6 @@ def keep_model(stage: Stage) -> None:
 def redraw_report(run: Run, rows: Sequence[Row]) -> None:
     """Write report.html again from report.json and the rows."""
     write_page(read_report(run.report_json), rows, run.report_html)
-
-
-def trainings(run: Run) -> list[tuple[str, Step]]:
-    """Every training of a run with its step's name, in order of the names."""
-    steps = run.folder / "steps"
-    found = sorted(path.parent for path in steps.rglob(Step(steps).stats_jsonl.name))
-    return [(folder.relative_to(steps).as_posix(), Step(folder)) for folder in found]
 
 
 def _ledger(stage: Stage, outcome: Outcome) -> tuple[LedgerLine, ...]:
@@ -140,83 +124,6 @@ def _count(stage: Stage) -> int:
     if stage.shots.unit == "slice":
         return len(stage.labelled.refs)
     return len({case.patient for case in stage.cohort.labelled if case.patient in stage.split.train})
-
-
-def _trained(stage: Stage, arms: Sequence[Arm]) -> tuple[Trained, ...]:
-    named = {arm.key.replace(" ", "-"): arm.name for arm in arms}
-    lines = []
-    for name, step in trainings(stage.run):
-        numbers = read_numbers(step.stats_jsonl)
-        if not numbers:
-            continue
-        last = numbers[-1]
-        head, _, rest = name.partition("/")
-        lines.append(
-            Trained(
-                what=f"{named.get(head, head.upper() if head == 'gan' else head)} {rest}".strip(),
-                images_seen=int(last.get("images", 0)),
-                seconds=last.get("seconds", 0.0),
-                device=stage.settings.device,
-                parameters=_parameters(step),
-                memory_mb=last.get("peak_memory_mb"),
-            )
-        )
-    return tuple(lines)
-
-
-def _curves(run: Run) -> tuple[Curve, ...]:
-    """The curves of the first trainings: the GAN's, and one per arm."""
-    seen: set[str] = set()
-    curves = []
-    for name, step in trainings(run):
-        arm = name.partition("/")[0]
-        curve = None if arm in seen else read_curve(name, step.stats_jsonl)
-        if curve is not None:
-            curves.append(curve)
-            seen.add(arm)
-    return tuple(curves)
-
-
-def _parameters(step: Step) -> int:
-    """Number of weights of a training's networks, read from its newest checkpoint without loading it."""
-    newest = sorted(path for path in step.checkpoints.iterdir() if path.is_dir() and path.name.isdigit())
-    if not newest:
-        return 0
-    with safe_open(step.checkpoint(int(newest[-1].name)).tensors, framework="numpy") as file:
-        names = [name for name in file.keys() if name.startswith("module/")]  # noqa: SIM118
-        kept = [name for name in names if not name.startswith("module/average/")]
-        return sum(int(np.prod(file.get_slice(name).get_shape())) for name in kept)
-
-
-def _checks(stage: Stage) -> tuple[Check, ...]:
-    """What was true before anything was trained."""
-    part = stage.split
-    return (
-        Check(
-            "No patient in two parts",
-            "passed",
-            f"{len(part.train)} train, {len(part.validation)} validation, {len(part.test)} test patients",
-            "A patient seen in training would make the test measure memory. The run stops if it happens.",
-        ),
-        Check(
-            "Files and geometry of the cohort",
-            "warning" if stage.remarks else "passed",
-            f"no fault, {len(stage.remarks)} remarks" + (" (in the data card)" if stage.remarks else ""),
-            "Shapes, spacings, label values, duplicates and empty masks, as `fewmask check` tells them.",
-        ),
-    )
-
-
-def _samples(run: Run) -> tuple[Picture, ...]:
-    """The newest grid of generated slices of each training that has one."""
-    found = []
-    for name, step in trainings(run):
-        grids = sorted(step.samples.glob("*.png")) if step.samples.is_dir() else []
-        if grids:
-            seen = int(grids[-1].stem)
-            caption = f"{name} after {seen} images"
-            found.append(Picture.of_file(grids[-1], run.folder, f"Generated slices, {caption}", caption))
-    return tuple(found)
 
 
 def _cases(stage: Stage, rows: Sequence[Row], arms: Sequence[Arm]) -> tuple[CasePicture, ...]:

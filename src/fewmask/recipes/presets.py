@@ -11,9 +11,8 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from fewmask.core.errors import ConfigError, Problem
-from fewmask.recipes.settings import Settings
 
-S = TypeVar("S", bound=Settings)
+S = TypeVar("S", bound=BaseModel)
 
 
 @dataclass(frozen=True)

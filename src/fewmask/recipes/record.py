@@ -15,7 +15,7 @@ import fewmask
 from fewmask.core.files import write_json
 from fewmask.core.run import Run
 from fewmask.data.cohort import Cohort
-from fewmask.recipes.settings import CommonSettings
+from fewmask.recipes.settings import GroundSettings
 from fewmask.report.content import Trained
 
 PACKAGES = ("torch", "monai", "numpy", "scipy", "SimpleITK", "nibabel", "pydicom", "lightning-fabric")
@@ -67,7 +67,7 @@ def write_record(
     recipe: str,
     preset: str | None,
     command: str,
-    settings: CommonSettings,
+    settings: GroundSettings,
     cohort: Cohort,
     trained: Sequence[Trained],
     seconds: float,

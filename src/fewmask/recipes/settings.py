@@ -8,10 +8,14 @@ SIDES = (16, 32, 64, 128, 256, 512, 1024)
 """Sides of a slice that a generator can draw, in pixels."""
 
 
-class Settings(BaseModel):
-    """Base of all settings: frozen, and an unknown key is an error."""
+FROZEN = ConfigDict(extra="forbid", frozen=True)
+"""No setting changes during a run, and an unknown key is an error."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+
+class Settings(BaseModel):
+    """Base of all groups of settings."""
+
+    model_config = FROZEN
 
 
 class CohortSettings(Settings):
@@ -174,16 +178,26 @@ class AutoshotSettings(Settings):
     real: Annotated[float, Field(ge=0, lt=1, description="share of real labelled slices in each batch")] = 0.5
 
 
-class CommonSettings(Settings):
-    """What every recipe needs."""
+class GroundSettings(BaseModel):
+    """What every recipe needs: chance, machine, cohort, split and preparation."""
 
+    model_config = FROZEN
     seed: Annotated[int, Field(ge=0, description="fixes everything random")] = 0
     device: Annotated[Literal["cpu", "cuda", "mps"], Field(description="where to train")] = "cpu"
+    devices: Annotated[int, Field(ge=1, description="how many of them, one process each")] = 1
+    precision: Annotated[
+        Literal["fp32", "bf16"], Field(description="bf16: convolutions in bfloat16, weights in float32")
+    ] = "fp32"
     threads: Annotated[int | None, Field(description="CPU threads; None: torch decides")] = None
     cohort: CohortSettings = CohortSettings()
     phantom: PhantomSettings = PhantomSettings()
     prepare: PrepareSettings = PrepareSettings()
     split: SplitSettings = SplitSettings()
+
+
+class CommonSettings(GroundSettings):
+    """What every recipe that segments needs."""
+
     shots: ShotSettings = ShotSettings()
     unet: UNetSettings = UNetSettings()
 

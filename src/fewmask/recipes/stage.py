@@ -1,26 +1,23 @@
-"""What every recipe stands on: the cohort, its split by patient, and prepared slices or volumes."""
+"""What a recipe that segments stands on: the ground, the k-shot draws, and prepared slices or volumes."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fewmask.core.errors import ConfigError, DataError, Problem
+from fewmask.core.errors import ConfigError, DataError
 from fewmask.core.run import Run
-from fewmask.data.check import check_cohort, gathered
-from fewmask.data.cohort import Case, Cohort, read_case_mask, read_cohort, read_images
-from fewmask.data.phantom import write_phantom
+from fewmask.data.cohort import Case, Cohort, read_case_mask, read_images
 from fewmask.data.prepare import Preparation, prepare, prepare_mask
 from fewmask.data.shots import Shot, Shots, draw_shots
 from fewmask.data.slices import SliceRef, prepare_slices
-from fewmask.data.split import Split, split_by_patient, write_split
-from fewmask.recipes.record import fingerprint
-from fewmask.recipes.settings import CommonSettings, PrepareSettings
-from fewmask.training.launch import Fabric, launch
+from fewmask.data.split import Split, write_split
+from fewmask.recipes.ground import Ground
+from fewmask.recipes.settings import CommonSettings
+from fewmask.training.launch import Fabric
 
 Float = NDArray[np.float32]
 Labels = NDArray[np.uint8]
@@ -57,18 +54,38 @@ class Labelled:
 
 @dataclass(frozen=True, eq=False)
 class Stage:
-    """A run that is ready to train: everything here follows from the settings and the cohort's files."""
+    """A run that is ready to train segmenters: all here follows from the settings and the cohort's files."""
 
-    run: Run
+    ground: Ground
     settings: CommonSettings
-    cohort: Cohort
-    remarks: tuple[Problem, ...]
-    split: Split
     shots: Shots
-    preparation: Preparation
     labelled: Labelled
     validation: Labelled | None
-    fabric: Fabric
+
+    @property
+    def run(self) -> Run:
+        """The run's folder."""
+        return self.ground.run
+
+    @property
+    def cohort(self) -> Cohort:
+        """All cases."""
+        return self.ground.cohort
+
+    @property
+    def split(self) -> Split:
+        """Which patient is in which part."""
+        return self.ground.split
+
+    @property
+    def preparation(self) -> Preparation:
+        """From a scan to what the network sees."""
+        return self.ground.preparation
+
+    @property
+    def fabric(self) -> Fabric:
+        """Where to compute."""
+        return self.ground.fabric
 
     @property
     def labels(self) -> tuple[int, ...]:
@@ -83,14 +100,12 @@ class Stage:
     @property
     def training_cases(self) -> tuple[Case, ...]:
         """All cases of the training patients, labelled or not."""
-        return tuple(case for case in self.cohort.cases if case.patient in self.split.train)
+        return self.ground.training_cases
 
     @cached_property
     def key(self) -> dict[str, Any]:
         """What every arm depends on, as JSON values: a step made under another key is not reused."""
-        groups = {"seed", "cohort", "prepare", "split", "shots"}
-        shared = self.settings.model_dump(mode="json", include=groups)
-        return {**shared, "cohort_files": fingerprint(self.cohort), "test": list(self.split.test)}
+        return {**self.ground.key, "shots": self.settings.shots.model_dump(mode="json")}
 
     def items(self, shots: Sequence[Shot]) -> Labelled:
         """The labelled items that these shots are: slices, or all slices (volumes) of whole patients."""
@@ -101,23 +116,20 @@ class Stage:
         return self.labelled.take([ref for ref in self.labelled.refs if patient[ref.case] in wanted])
 
 
-def open_stage(settings: CommonSettings, path: Path | None, run: Run) -> Stage:
-    """Read and check the cohort, split it by patient, draw the shots, and prepare the labelled items.
+def open_stage(settings: CommonSettings, ground: Ground) -> Stage:
+    """Draw the shots, and prepare the labelled items.
 
     Raises:
-        DataError: anything in the cohort that would make the run wrong, all of it at once.
+        DataError: no case has a mask.
         ConfigError: more shots than labelled patients or slices.
     """
-    cohort = open_cohort(settings, path, run)
-    remarks = checked(cohort, run)
+    cohort, split = ground.cohort, ground.split
     _refuse_unlabelled(cohort)
-    split = split_of(settings, cohort)
-    preparation = preparation_of(settings.prepare, cohort)
     train, validating = (
         [case for case in cohort.labelled if case.patient in patients]
         for patients in (split.train, split.validation)
     )
-    labelled = prepare_labelled(train, cohort, preparation)
+    labelled = prepare_labelled(train, cohort, ground.preparation)
     shots = draw_shots(
         train,
         cohort,
@@ -127,66 +139,9 @@ def open_stage(settings: CommonSettings, path: Path | None, run: Run) -> Stage:
         unit=settings.shots.unit,
         labels=labelled.labels_of,
     )
-    write_split(run.split_json, split, shots)
-    return Stage(
-        run,
-        settings,
-        cohort,
-        remarks,
-        split,
-        shots,
-        preparation,
-        labelled,
-        prepare_labelled(validating, cohort, preparation) if validating else None,
-        launch(device=settings.device, threads=settings.threads),
-    )
-
-
-def checked(cohort: Cohort, run: Run) -> tuple[Problem, ...]:
-    """The remarks of the cohort's check, made again only when a file has changed; faults are raised."""
-    step, files = run.step("check"), fingerprint(cohort)
-    result = step.result({})
-    if result is None or result["files"] != files:
-        report = check_cohort(cohort, pictures=run.pictures)
-        report.raise_if_faulty()
-        remarks = [asdict(one) for one in gathered(report.remarks)]
-        result = step.finish({"files": files, "remarks": remarks})
-    return tuple(Problem(**one) for one in result["remarks"])
-
-
-def open_cohort(settings: CommonSettings, path: Path | None, run: Run) -> Cohort:
-    """The user's cohort; without a path the built-in phantom, drawn into the run's folder."""
-    if path is None:
-        wanted = settings.phantom
-        path = write_phantom(
-            run.phantom, patients=wanted.patients, size=wanted.size, slices=wanted.slices, seed=settings.seed
-        )
-    wanted_of = settings.cohort
-    return read_cohort(path, classes=wanted_of.classes, reader=wanted_of.reader, on_fault="report")
-
-
-def split_of(settings: CommonSettings, cohort: Cohort) -> Split:
-    """Who trains, validates and tests."""
-    return split_by_patient(
-        cohort.cases,
-        seed=settings.seed,
-        test=settings.split.test,
-        validation=settings.split.validation,
-        stratify=settings.split.stratify,
-        reader=cohort.reader,
-    )
-
-
-def preparation_of(settings: PrepareSettings, cohort: Cohort) -> Preparation:
-    """The preparation that the settings describe, for every modality of the cohort."""
-    windows = settings.windows if settings.intensity == "windows" else (settings.intensity,)
-    return Preparation(
-        channels=dict.fromkeys(cohort.modalities, windows),
-        axes="slices" if settings.dims == 2 else "volume",
-        size=settings.size if settings.dims == 2 else None,
-        spacing_mm=settings.spacing_mm if settings.dims == 3 else None,
-        crop=settings.crop,
-    )
+    write_split(ground.run.split_json, split, shots)
+    held_out = prepare_labelled(validating, cohort, ground.preparation) if validating else None
+    return Stage(ground, settings, shots, labelled, held_out)
 
 
 def prepare_labelled(cases: Sequence[Case], cohort: Cohort, how: Preparation) -> Labelled:

@@ -2,14 +2,15 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from fewmask.core.errors import ConfigError
 from fewmask.recipes import fewshot, supervised
-from fewmask.recipes.outcome import Outcome
+from fewmask.recipes.outcome import segmented
+from fewmask.recipes.page import Finished, Job
 from fewmask.recipes.plan import Work
-from fewmask.recipes.settings import CommonSettings, FewshotSettings, SupervisedSettings
-from fewmask.recipes.stage import Stage
+from fewmask.recipes.settings import FewshotSettings, GroundSettings, SupervisedSettings
 from fewmask.report.content import Arm
 
 
@@ -18,12 +19,13 @@ class Recipe:
     """A recipe as the command line and the tests see it."""
 
     name: str
-    question: str
-    settings: type[CommonSettings]
     title: str
-    run: Callable[[Stage, Any], Outcome]
+    question: str
+    settings: type[GroundSettings]
+    carry_out: Callable[[Job, Any], Finished]
     plan: Callable[[Any], Sequence[Work]]
-    arms: tuple[Arm, ...]
+    arms: tuple[Arm, ...] = ()
+    """The arms of its table; none when it does not segment."""
 
 
 RECIPES = {
@@ -34,7 +36,7 @@ RECIPES = {
             question=supervised.QUESTION,
             settings=SupervisedSettings,
             title="Supervised: a U-Net on few masks, against all",
-            run=supervised.run,
+            carry_out=partial(segmented, supervised.run, supervised.ARMS),
             plan=supervised.plan,
             arms=supervised.ARMS,
         ),
@@ -43,7 +45,7 @@ RECIPES = {
             question=fewshot.QUESTION,
             settings=FewshotSettings,
             title="Few-shot segmentation on GAN features",
-            run=fewshot.run,
+            carry_out=partial(segmented, fewshot.run, fewshot.ARMS),
             plan=fewshot.plan,
             arms=fewshot.ARMS,
         ),

@@ -18,21 +18,20 @@ from fewmask.data.check import check_cohort
 from fewmask.data.cohort import read_cohort
 from fewmask.metrics.score import read_rows, write_rows
 from fewmask.metrics.surface import Penalty
-from fewmask.recipes.outcome import draw_report, keep_model, redraw_report
+from fewmask.recipes.ground import split_of, start
+from fewmask.recipes.outcome import redraw_report
+from fewmask.recipes.page import Job
 from fewmask.recipes.pairing import pairing_table, write_pairing
 from fewmask.recipes.plan import Estimate, estimates
 from fewmask.recipes.presets import build, keys, parse_overrides, preset_names, read_config, read_preset
 from fewmask.recipes.record import write_record
-from fewmask.recipes.settings import CommonSettings
-from fewmask.recipes.stage import open_stage, split_of
+from fewmask.recipes.settings import GroundSettings
 from fewmask.recipes.table import Recipe, recipe_named
 from fewmask.report.content import Report
 from fewmask.report.datacard import data_card
 from fewmask.report.tables import lesion_lines, plain_table
-from fewmask.report.verdict import verdict
 from fewmask.segmenter.compare import score_folder
 from fewmask.segmenter.folder import MaskFormat, segment_folder
-from fewmask.training.launch import launch
 
 
 def check_verb(path: Path, *, out: Path | None, classes: str | None) -> int:
@@ -68,7 +67,7 @@ def run_verb(
     settings = build(recipe.settings, [*layers, parse_overrides(words)])
     console = Console()
     if dry_run:
-        launch(device=settings.device, threads=settings.threads)
+        start(settings)
         _print_data(console, settings, cohort)
         _print_plan(console, recipe, estimates(recipe.plan(settings)))
         return 0
@@ -81,41 +80,29 @@ def run_verb(
 def _run(
     recipe: Recipe,
     run: Run,
-    settings: CommonSettings,
+    settings: GroundSettings,
     cohort: Path | None,
     *,
     preset: str | None,
     console: Console,
 ) -> None:
-    """Train and score all arms, then write the rows, the page, the record and the model to use."""
+    """Carry out the recipe, then write the record."""
     started = time.monotonic()
     command = shlex.join(["fewmask", *sys.argv[1:]])
-    stage = open_stage(settings, cohort, run)
-    for remark in stage.remarks:
-        say(console, f"note: {remark}")
-    outcome = recipe.run(stage, settings)
-    write_rows(run.results_csv, outcome.rows)
-    report = draw_report(
-        stage, outcome, title=recipe.title, question=recipe.question, arms=recipe.arms, command=command
-    )
+    job = Job(run, cohort, recipe.title, recipe.question, command, lambda line: say(console, line))
+    done = recipe.carry_out(job, settings)
     write_record(
         run,
         recipe=recipe.name,
         preset=preset,
         command=command,
         settings=settings,
-        cohort=stage.cohort,
-        trained=report.trained,
+        cohort=done.ground.cohort,
+        trained=done.report.trained,
         seconds=time.monotonic() - started,
     )
-    keep_model(stage)
-    say(console, plain_table(outcome.rows, report))
-    for line in lesion_lines(outcome.rows):
+    for line in done.lines:
         say(console, line)
-    for sentence in verdict(outcome.rows, report):
-        say(console, sentence.text)
-    say(console, f"model:  {run.model}")
-    say(console, f"report: {run.report_html}")
 
 
 def settings_verb(name: str) -> int:
@@ -216,7 +203,7 @@ def say(console: Console, text: str) -> None:
     console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
-def _print_data(console: Console, settings: CommonSettings, path: Path | None) -> None:
+def _print_data(console: Console, settings: GroundSettings, path: Path | None) -> None:
     """Who would train and who would be tested; reads no voxel."""
     if path is None:
         say(console, f"cohort: the built-in phantom, {settings.phantom.patients} patients")
