@@ -10,7 +10,7 @@ import pytest
 from fewmask.core.errors import RunError
 from fewmask.metrics.statistics import MEAN
 from fewmask.report import figures
-from fewmask.report.content import Picture
+from fewmask.report.content import Gallery, Picture, Table, read_report, write_report
 from fewmask.report.page import flatten, minutes_text, number_text, p_text, seconds_text, write_page
 from fewmask.report.tables import lines
 
@@ -184,3 +184,21 @@ def test_numbers_as_text():
     assert flatten({"a": {"b": [1, None], "c": {}}, "d": float("inf"), "e": True}) == [
         ("a.b", "[1, none]"), ("a.c", "none"), ("d", "inf"), ("e", "True"),
     ]  # fmt: skip
+
+
+def test_tables_galleries_and_terms_of_a_run_without_scores(tmp_path, make_rows, make_report):
+    told = Table("Residuals", ("way", "MSE"), (("W", "0.02"), ("W+", "<0.01")), "Lower is better.")
+    picture = Picture("A slice", path="lost.png")
+    report = replace(
+        make_report(make_rows()),
+        tables=(told,),
+        galleries=(Gallery("Worst cases", (picture,), "The worst first."),),
+        terms={"MSE": "mean squared error"},
+    )
+    html = write_page(report, [], tmp_path / "report.html").read_text()
+    for word in ("Residuals", "&lt;0.01", "Lower is better.", "Worst cases", "The worst first.", "lost.png"):
+        assert word in html
+    assert "<dt>MSE</dt><dd>mean squared error</dd>" in html
+    assert "test patients" not in html
+    assert "Dice, IoU" not in html
+    assert read_report(write_report(tmp_path / "report.json", report)).tables == (told,)

@@ -161,6 +161,27 @@ class Deviation:
 
 
 @dataclass(frozen=True)
+class Table:
+    """A table of numbers that are no scores of masks, each already in words."""
+
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    """The first entry of a row is its name."""
+    note: str = ""
+    """How to read it."""
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """Pictures under one heading."""
+
+    title: str
+    pictures: tuple[Picture, ...]
+    note: str = ""
+
+
+@dataclass(frozen=True)
 class Sentence:
     """One sentence of the verdict."""
 
@@ -193,6 +214,11 @@ class Report:
     cases: tuple[CasePicture, ...] = ()
     samples: tuple[Picture, ...] = ()
     """What the generator draws."""
+    tables: tuple[Table, ...] = ()
+    """What was measured besides scores of masks."""
+    galleries: tuple[Gallery, ...] = ()
+    terms: Mapping[str, str] = field(default_factory=dict)
+    """Words of `tables` with their definitions."""
     settings: Mapping[str, Any] = field(default_factory=dict)
     """Every setting; nested mappings of JSON values."""
     versions: Mapping[str, str] = field(default_factory=dict)
