@@ -86,9 +86,68 @@ def test_weights_draw_with_replacement() -> None:
 def test_each_process_gets_its_slice_of_the_batch() -> None:
     batches = Stream(numbered(10), 6, seed=1, name="train")
     parts = [batches.at(12, rank=rank, ranks=2) for rank in range(2)]
-    assert torch.equal(torch.cat([part.image for part in parts]), batches.at(12).image)
+    whole = batches.at(12)
+    for rank, part in enumerate(parts):
+        assert torch.equal(part.image, whole.image[rank::2])
+        assert torch.equal(part.index, whole.index[rank::2])
     with pytest.raises(ConfigError, match="multiple of the number of devices"):
         batches.at(0, ranks=4)
+
+
+def drawn_in_patches() -> Stream:
+    images = [ramp((12 + i, 11)) for i in range(5)]
+    masks = [(image[0] * 250).astype(np.uint8) for image in images]
+    return Stream(PatchSource(images, masks, (6, 6)), 6, seed=1, name="train", augment=noise)
+
+
+def test_patches_and_augmentation_do_not_depend_on_the_number_of_processes() -> None:
+    whole = drawn_in_patches().at(12)
+    for ranks in (2, 3):
+        for rank in range(ranks):
+            assert same(drawn_in_patches().at(12, rank=rank, ranks=ranks), whole.take(slice(rank, 6, ranks)))
+
+
+def test_class_labels_travel_with_their_images() -> None:
+    source = numbered(10)
+    hot = np.eye(3, dtype=np.float64)[np.arange(10) % 3]
+    labelled = ArraySource(source.images, source.masks, hot)
+    batch = Stream(labelled, 4, seed=1, name="train", augment=noise).at(4, rank=1, ranks=2)
+    assert batch.label.dtype == torch.float32
+    assert torch.equal(batch.label.argmax(dim=1), batch.index % 3)
+    assert torch.equal(batch.to("cpu").label, batch.label)
+    assert Stream(source, 4, seed=1, name="train").at(0).label is None
+
+
+@pytest.mark.parametrize(
+    "labels", [np.zeros((3, 2)), np.full((3, 2), 0.5), np.eye(4)[:2], np.zeros(3), np.eye(3) * np.nan]
+)
+def test_labels_that_are_not_one_hot_are_refused(labels: np.ndarray) -> None:
+    with pytest.raises(ShapeError, match="class labels"):
+        ArraySource(np.zeros((3, 1, 4, 4), np.float32), None, labels)
+
+
+@pytest.mark.parametrize(
+    ("kind", "scale", "value", "expected"),
+    [
+        (np.uint8, (2 / 255, -1), 255, 1),
+        (np.uint16, (2 / 4095, -1), 4095, 1),
+        (np.int16, (1e-3, 0), -500, -0.5),
+    ],
+)
+def test_whole_numbers_are_mapped_when_fetched(kind, scale, value, expected, tmp_path) -> None:
+    np.save(tmp_path / "x.npy", np.full((3, 1, 4, 4), value, kind))
+    source = ArraySource(np.load(tmp_path / "x.npy", mmap_mode="r"), scale=scale)
+    batch = Stream(source, 2, seed=1, name="x").at(0)
+    assert batch.image.dtype == torch.float32
+    assert source.images.dtype == kind
+    torch.testing.assert_close(batch.image, torch.full((2, 1, 4, 4), float(expected)))
+
+
+def test_whole_numbers_without_a_scale_are_refused() -> None:
+    with pytest.raises(ConfigError, match="need their scale"):
+        ArraySource(np.zeros((3, 1, 4, 4), np.uint8))
+    with pytest.raises(ConfigError, match="finite and not zero"):
+        ArraySource(np.zeros((3, 1, 4, 4), np.uint8), scale=(0, -1))
 
 
 def test_images_without_masks_and_of_other_types() -> None:

@@ -6,7 +6,7 @@ for the batch that starts at image 4096.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -29,20 +29,29 @@ class Batch:
     """What one update learns from.
 
     image: (B,C,H,W) or (B,C,D,H,W) float32 in [-1,1]; mask: (B,H,W) or (B,D,H,W) int64, or None;
-    index: (B,) int64, which item of the source each image is.
+    index: (B,) int64, which item of the source each image is; label: (B,K) float32 one-hot, or None.
     """
 
     image: Tensor
     mask: Tensor | None
     index: Tensor
+    label: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.image)
 
     def to(self, device: torch.device | str) -> "Batch":
         """The same batch on another device."""
-        mask = None if self.mask is None else self.mask.to(device)
-        return replace(self, image=self.image.to(device), mask=mask, index=self.index.to(device))
+        return self._each(lambda part: part.to(device))
+
+    def take(self, which: slice) -> "Batch":
+        """Some rows of the batch."""
+        return self._each(lambda part: part[which].contiguous())
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> "Batch":
+        mask = None if self.mask is None else change(self.mask)
+        label = None if self.label is None else change(self.label)
+        return Batch(change(self.image), mask, change(self.index), label)
 
 
 class Source(Protocol):
@@ -56,13 +65,30 @@ class Source(Protocol):
         """Images (B,C,*S) float32 in [-1,1], masks (B,*S) uint8 or None; `chance` draws patches."""
 
 
+@runtime_checkable
+class Labelled(Protocol):
+    """A source whose images have class labels."""
+
+    def labels_of(self, indices: Sequence[int]) -> Tensor | None:
+        """(B,K) float32 one-hot, or None when the source was built without."""
+
+
 class ArraySource:
     """Images of one size, held in memory or in a memory-mapped file.
 
-    images: (N,C,*S) in [-1,1], any float type; masks: (N,*S) uint8, or None. Raises `ShapeError`.
+    images: (N,C,*S), floats in [-1,1], or any numbers with `scale`; masks: (N,*S) uint8, or None; labels:
+    (N,K) one-hot, or None; scale: (factor, offset) with factor * value + offset in [-1,1], so that a large
+    cohort may stay uint8, uint16 or float16. Raises `ShapeError`, `ConfigError`.
     """
 
-    def __init__(self, images: NDArray[np.floating], masks: NDArray[np.uint8] | None = None) -> None:
+    def __init__(
+        self,
+        images: NDArray[Any],
+        masks: NDArray[np.uint8] | None = None,
+        labels: NDArray[np.floating] | None = None,
+        *,
+        scale: tuple[float, float] | None = None,
+    ) -> None:
         if images.ndim not in (4, 5) or len(images) == 0:
             raise ShapeError(
                 "training images must be a non-empty array",
@@ -70,7 +96,10 @@ class ArraySource:
                 expected="(N, C, [D,] H, W)",
             )
         _refuse_mask(masks, (len(images), *images.shape[2:]))
-        self.images, self.masks = images, masks
+        _refuse_labels(labels, len(images))
+        _refuse_scale(images.dtype, scale)
+        self.images, self.masks, self.scale = images, masks, scale
+        self.labels = None if labels is None else torch.from_numpy(np.array(labels, dtype=np.float32))
 
     def __len__(self) -> int:
         return len(self.images)
@@ -79,9 +108,16 @@ class ArraySource:
         self, indices: Sequence[int], chance: np.random.Generator
     ) -> tuple[NDArray[np.float32], NDArray[np.uint8] | None]:
         """The images and masks of `indices`, whole; `chance` is not used."""
-        rows = np.asarray(indices)
-        masks = None if self.masks is None else np.asarray(self.masks[rows])
-        return np.asarray(self.images[rows], dtype=np.float32), masks
+        which = np.asarray(indices)
+        masks = None if self.masks is None else np.asarray(self.masks[which])
+        images = np.asarray(self.images[which], dtype=np.float32)
+        if self.scale is not None:
+            images = images * np.float32(self.scale[0]) + np.float32(self.scale[1])
+        return images, masks
+
+    def labels_of(self, indices: Sequence[int]) -> Tensor | None:
+        """(B,K) float32 one-hot, or None."""
+        return None if self.labels is None else self.labels[torch.tensor(indices)]
 
 
 class PatchSource:
@@ -191,29 +227,28 @@ class Stream:
     def at(
         self, images_seen: int, *, rank: int = 0, ranks: int = 1, device: torch.device | str = "cpu"
     ) -> Batch:
-        """The batch that starts at image `images_seen`; process `rank` of `ranks` gets its slice of it.
+        """The batch that starts at image `images_seen`; process `rank` of `ranks` gets `rows` of it.
 
-        Augmentation runs on `device`, with its draws made by a CPU generator.
+        Augmentation runs on `device`, with its draws made by a CPU generator. What is drawn does not depend
+        on the number of processes: each augments the whole batch and keeps its rows. Raises `ConfigError`.
         """
-        if self.batch_size % ranks:
-            raise ConfigError(
-                "the batch size must be a multiple of the number of devices",
-                found=f"{self.batch_size} images, {ranks} devices",
-            )
-        size = self.batch_size // ranks
-        first = images_seen + rank * size
-        indices = [self.index(n) for n in range(first, first + size)]
-        image, mask = self.source.fetch(indices, stream(self.seed, self.name, "fetch", first))
+        mine = rows(self.batch_size, rank, ranks)
+        indices = [self.index(n) for n in range(images_seen, images_seen + self.batch_size)]
+        if self.augment is None and isinstance(self.source, ArraySource):
+            indices, mine = indices[mine], slice(None)  # it draws nothing, so the other rows are not read
+        image, mask = self.source.fetch(indices, stream(self.seed, self.name, "fetch", images_seen))
         batch = Batch(
             torch.from_numpy(np.ascontiguousarray(image)),
             None if mask is None else torch.from_numpy(np.ascontiguousarray(mask)).long(),
             torch.tensor(indices),
-        ).to(device)
+            self.source.labels_of(indices) if isinstance(self.source, Labelled) else None,
+        )
         if self.augment is None:
-            return batch
-        chance = torch.Generator().manual_seed(integer(self.seed, self.name, "augment", first))
+            return batch.take(mine).to(device)
+        batch = batch.to(device)
+        chance = torch.Generator().manual_seed(integer(self.seed, self.name, "augment", images_seen))
         new_image, new_mask = self.augment(batch.image, batch.mask, chance)
-        return replace(batch, image=new_image, mask=new_mask)
+        return replace(batch, image=new_image, mask=new_mask).take(mine)
 
     def index(self, n: int) -> int:
         """Which item of the source image `n` of the training is."""
@@ -228,6 +263,21 @@ class Stream:
             )
             self._order = epoch, order
         return int(self._order[1][place])
+
+
+def rows(count: int, rank: int, ranks: int) -> slice:
+    """Which rows of a batch of `count` belong to share `rank` of `ranks`: every `ranks`-th from `rank` on.
+
+    The shares may be processes or micro-batches; raises `ConfigError` unless they are equally large.
+    """
+    if count % ranks:
+        raise ConfigError(
+            "the batch size must be a multiple of the number of devices and of micro-batches",
+            found=f"{count} images, {ranks} shares",
+            expected="images = devices x micro-batches x a whole number",
+            mend="Change the batch size, the number of devices or the number of micro-batches.",
+        )
+    return slice(rank, count, ranks)
 
 
 def _overlap(start: int, patch: int, size: int) -> tuple[slice, slice]:
@@ -261,3 +311,29 @@ def _refuse_mask(mask: NDArray[np.uint8] | None, shape: tuple[int, ...]) -> None
             found=f"{mask.shape} {mask.dtype}",
             expected=f"{tuple(shape)} uint8",
         )
+
+
+def _refuse_labels(labels: NDArray[np.floating] | None, count: int) -> None:
+    if labels is None:
+        return
+    if labels.ndim != 2 or len(labels) != count:
+        raise ShapeError(
+            "class labels do not fit their images", found=f"{labels.shape}", expected=f"({count}, classes)"
+        )
+    if not (np.isin(labels, (0, 1)).all() and (labels.sum(axis=1) == 1).all()):
+        raise ShapeError(
+            "class labels must be one-hot", found="rows that are not", expected="one 1 per row, else 0"
+        )
+
+
+def _refuse_scale(kind: np.dtype[Any], scale: tuple[float, float] | None) -> None:
+    """Whole numbers without a scale are never in [-1,1]: somebody forgot it."""
+    if scale is None and not np.issubdtype(kind, np.floating):
+        raise ConfigError(
+            "images of whole numbers need their scale",
+            found=f"{kind}",
+            expected="scale=(factor, offset) with factor * value + offset in [-1, 1]",
+            mend="For 8 bits, scale=(2 / 255, -1).",
+        )
+    if scale is not None and not (np.isfinite(scale).all() and scale[0] != 0):
+        raise ConfigError("the scale of images must be finite and not zero", found=f"{scale}")

@@ -6,14 +6,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor
-from torch.optim import Optimizer
 
 from fewmask.core.seed import stream
 from fewmask.data.batches import ArraySource, Stream
 from fewmask.networks.stylegan2 import Discriminator, Generator
 from fewmask.networks.unet import build_unet
 from fewmask.objectives.ada import ANATOMY, AdaptiveAugmentation
+from fewmask.objectives.minimise import Alone
 from fewmask.objectives.perceptual import DiscriminatorDistance
 from fewmask.objectives.segmentation import Schedule, SegmentationObjective
 from fewmask.objectives.stylegan2 import StyleGAN2Objective
@@ -121,13 +120,7 @@ def _networks(settings: FewshotSettings) -> tuple[Generator, Generator, Discrimi
 
 def _images_per_second(objective: Objective, source: ArraySource, batch: int, *, updates: int = 3) -> float:
     """Speed of a few updates after one that warms up."""
-    images = Stream(source, batch, seed=0, name="plan")
-
-    def minimise(loss: Tensor, optimizer: Optimizer) -> None:
-        optimizer.zero_grad(set_to_none=True)
-        torch.autograd.backward(loss)
-        optimizer.step()
-
+    images, minimise = Stream(source, batch, seed=0, name="plan"), Alone()
     objective.update(images.at(0), 0, minimise)
     started = time.perf_counter()
     for number in range(1, updates + 1):

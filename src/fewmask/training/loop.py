@@ -5,7 +5,7 @@ weights are bit-identical to those of a training that was never interrupted (sam
 """
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,14 +21,12 @@ from fewmask.core.files import make_folder
 from fewmask.core.run import Step
 from fewmask.core.seed import integer
 from fewmask.data.batches import Batch, Stream
+from fewmask.objectives.minimise import Minimise, backward
 from fewmask.training import checkpoint
 from fewmask.training.log import Log, Mean, save_grid, strange, to_floats
 
 SMOOTHING = 0.9
 """The validation score that chooses the best weights is s <- 0.9 s + 0.1 score, as in nnU-Net."""
-
-Minimise = Callable[[Tensor, Optimizer], None]
-"""(loss, optimizer): zero the optimizer's gradients, backward, average over processes, step."""
 
 
 class Objective(Protocol):
@@ -127,13 +125,7 @@ def fit(
     torn = checkpoint.clean(step, last_good) if first_process else []
 
     # --- what an update may do ---
-    def minimise(loss: Tensor, optimizer: Optimizer) -> None:
-        if not torch.isfinite(loss).all():
-            raise not_finite(label, now.images_seen, {"loss": float(loss.detach())}, last_good)
-        optimizer.zero_grad(set_to_none=True)
-        fabric.backward(loss)
-        _average_gradients(fabric, optimizer)
-        optimizer.step()
+    minimise = _Step(fabric, lambda loss: not_finite(label, now.images_seen, {"loss": loss}, last_good))
 
     def due(every: int | None, before: int) -> bool:
         finished = now.images_seen >= images
@@ -155,7 +147,7 @@ def fit(
         started = time.monotonic() - now.seconds
         while now.images_seen < images:
             before = now.images_seen
-            torch.manual_seed(integer(seed, label, "update", before, fabric.global_rank))
+            torch.manual_seed(integer(seed, label, "update", before))
             batch = stream.at(before, rank=fabric.global_rank, ranks=fabric.world_size, device=fabric.device)
             with fabric.autocast():
                 logged = to_floats(fabric, objective.update(batch, before, minimise))
@@ -198,6 +190,25 @@ def fit(
     return Fitted(
         now.images_seen, now.seconds, now.best_score, step.checkpoint(now.images_seen).folder, resumed_from
     )
+
+
+class _Step:
+    """`Minimise` of this loop."""
+
+    def __init__(self, fabric: Fabric, error: Callable[[float], TrainingError]) -> None:
+        self.fabric, self.error = fabric, error
+        self.rank, self.ranks, self.parts = fabric.global_rank, fabric.world_size, 1
+
+    def __call__(self, loss: Tensor | Iterable[Tensor], optimizer: Optimizer) -> Tensor:
+        total = backward(loss, optimizer)
+        if not torch.isfinite(total).all():
+            raise self.error(float(total))
+        _average_gradients(self.fabric, optimizer)
+        optimizer.step()
+        return self.mean(total)
+
+    def mean(self, value: Tensor) -> Tensor:
+        return value.detach() if self.ranks == 1 else self.fabric.all_reduce(value.detach())
 
 
 def not_finite(
