@@ -5,7 +5,7 @@ A latent z is N(0, I); its style w is one vector per synthesis layer: ws (B, num
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -16,6 +16,9 @@ from fewmask.networks.mapping import MappingNetwork
 Noise = Literal["random", "constant", "none"] | Sequence[Tensor]
 """What is added to the activations: new for every call, the learned pictures, nothing, or given pictures, one
 (B or 1, 1, size, size) per layer as `noise_sizes` tells, of unit variance."""
+
+Mean = Callable[[Tensor], Tensor]
+"""How to take the mean of a number over all processes."""
 
 
 @dataclass(frozen=True)
@@ -47,8 +50,12 @@ class Synthesis(nn.Module, ABC):
     def trace(self, ws: Tensor, noise: Noise) -> tuple[list[Feature], Tensor]:
         """From ws (B, num_ws, w_dim), the activations of every convolution, coarse to fine, and the image."""
 
-    def forward(self, ws: Tensor, noise: Noise = "random") -> Tensor:
-        """(B, num_ws, w_dim) -> image (B, C, resolution, resolution), not clipped to [-1, 1]."""
+    def forward(self, ws: Tensor, noise: Noise = "random", *, update_average: Mean | None = None) -> Tensor:
+        """(B, num_ws, w_dim) -> image (B, C, resolution, resolution), not clipped to [-1, 1].
+
+        update_average: move the running magnitudes of the activations, where there are any (StyleGAN3),
+        towards this batch's, whose mean over processes it takes; None leaves them alone.
+        """
         return self.trace(ws, noise)[1]
 
 
