@@ -4,8 +4,12 @@ import numpy as np
 import pytest
 import torch
 
-from fewmask.core.errors import ConfigError, ShapeError
+from fewmask.core.errors import ConfigError, DataError, RunError, ShapeError
+from fewmask.core.run import Step
+from fewmask.inversion.noise import noise_correlation
 from fewmask.inversion.project import draw_cloud, nearest, project
+from fewmask.networks.generator import ImageGenerator, Synthesis
+from fewmask.networks.mapping import MappingNetwork
 from fewmask.networks.stylegan2 import Discriminator, Generator
 from fewmask.objectives.perceptual import DiscriminatorDistance, StructureDistance, SumOfDistances
 
@@ -30,8 +34,12 @@ def distance():
     return SumOfDistances([(1.0, DiscriminatorDistance(discriminator, layers=2)), (0.1, StructureDistance())])
 
 
+def _chance(seed):
+    return torch.Generator().manual_seed(seed)
+
+
 def _images(generator, count):
-    z = torch.randn(count, generator.z_dim, generator=torch.Generator().manual_seed(5))
+    z = torch.randn(count, generator.z_dim, generator=_chance(5))
     return generator.synthesis(generator.mapping(z), noise="constant").numpy()
 
 
@@ -141,3 +149,122 @@ def test_a_start_of_another_shape_is_refused(generator, distance):
 def test_senseless_settings_are_refused(generator, distance):
     with pytest.raises(ConfigError, match="steps >= 0"):
         project(generator, np.zeros((1, 1, 16, 16), np.float32), steps=-1, perceptual=distance, seed=0)
+
+
+def test_noise_maps_take_up_what_latents_cannot_say_and_stay_noise(generator, distance):
+    noisy = copy.deepcopy(generator)
+    for name, parameter in noisy.named_parameters():
+        if name.endswith("noise_strength"):
+            parameter.fill_(0.3)
+    images = _images(noisy, 2) + 0.2 * torch.randn(2, 1, 16, 16, generator=_chance(9)).numpy()
+    how = {"steps": 50, "perceptual": distance, "seed": 0, "candidates": 0}
+    found = {w: project(noisy, images, noise="optimised", noise_weight=w, **how) for w in (0.0, 1e5)}
+    assert [noise.shape for noise in found[0].noise] == [(2, 1, s, s) for s in noisy.synthesis.noise_sizes]
+    correlation = {w: noise_correlation([torch.from_numpy(n) for n in f.noise]) for w, f in found.items()}
+    assert (correlation[1e5] < 0.1 * correlation[0]).all()
+    for noise in found[1e5].noise:
+        assert np.allclose(noise.mean(axis=(1, 2, 3)), 0, atol=1e-5)
+        assert np.allclose(noise.var(axis=(1, 2, 3)), 1, atol=1e-3)
+    assert found[0].mse.mean() < project(noisy, images, **how).mse.mean()
+    maps = [torch.from_numpy(noise) for noise in found[1e5].noise]
+    again = noisy.synthesis(torch.from_numpy(found[1e5].ws), noise=maps).numpy()
+    assert np.allclose(again, found[1e5].images, atol=1e-6)
+    alone = project(noisy, images[1:], noise="optimised", **{**how, "steps": 5})
+    pair = project(noisy, images, noise="optimised", **{**how, "steps": 5})
+    assert np.allclose(alone.noise[-1], pair.noise[-1][1:], atol=1e-3)
+
+
+class _FramedSynthesis(Synthesis):
+    """Shifts a picture, which later styles draw, by its first style; no noise inputs."""
+
+    num_ws, frame_ws = 3, 1
+
+    def __init__(self):
+        super().__init__()
+        self.draw = torch.nn.Linear(8, 256)
+
+    def trace(self, ws, noise):
+        picture = self.draw(ws[:, 1:].mean(dim=1)).reshape(-1, 1, 16, 16)
+        return [], picture + ws[:, :1].mean(dim=2)[:, :, None, None]
+
+
+class _FramedGenerator(ImageGenerator):
+    z_dim = w_dim = 8
+    num_ws, resolution, channels, classes = 3, 16, 1, 0
+
+    def __init__(self):
+        super().__init__()
+        self.mapping = MappingNetwork(8, 8, layers=1, num_ws=3)
+        self.synthesis = _FramedSynthesis()
+
+
+@pytest.mark.parametrize("space", ["w", "w+"])
+def test_the_frame_stays_where_the_mean_latent_puts_it(distance, space):
+    framed = _seeded(_FramedGenerator(), 3)
+    images = _images(framed, 2) + 0.5
+    mean = draw_cloud(framed, 1000, seed=0).mean.numpy()
+    how = {"space": space, "steps": 10, "perceptual": distance, "seed": 0}
+    frozen = project(framed, images, noise="optimised", **how)
+    assert frozen.noise == ()
+    assert np.allclose(frozen.ws[:, 0], mean)
+    assert not np.allclose(frozen.ws[:, 1], mean, atol=1e-2)
+    free = project(framed, images, frame="free", **how)
+    assert not np.allclose(free.ws[:, 0], mean, atol=1e-2)
+    again = framed.synthesis(torch.from_numpy(frozen.ws), noise="constant").numpy()
+    assert np.allclose(again, frozen.images, atol=1e-6)
+    inside = project(framed, images, **how, start=frozen.ws)
+    assert np.allclose(inside.ws[:, 0], mean)
+
+
+def test_a_conditional_generator_is_projected_too(distance):
+    conditional = _seeded(
+        Generator(8, 8, 16, 1, channel_base=128, channel_max=8, mapping_layers=2, classes=3), 0
+    )
+    images = conditional(torch.randn(2, 8, generator=_chance(1)), torch.eye(3)[:2], noise="constant").numpy()
+    found = project(conditional, images, steps=5, perceptual=distance, seed=0)
+    assert found.ws.shape == (2, conditional.num_ws, 8)
+
+
+def test_a_projection_goes_on_where_it_died(generator, distance, tmp_path):
+    images = _images(generator, 5)
+    how = {"steps": 9, "perceptual": distance, "seed": 0, "candidates": 20, "batch_size": 2, "save_every": 2}
+    whole = project(generator, images, noise="optimised", **how)
+    step = Step(tmp_path / "invert")
+    for die_after in (6, 14, 15, 37, 41):  # image-steps done: in a batch, and right at its end
+        with pytest.raises(KeyboardInterrupt):
+            project(generator, images, noise="optimised", step=step, on_progress=_die(die_after), **how)
+    seen = []
+    resumed = project(
+        generator, images, noise="optimised", step=step, on_progress=lambda d, _: seen.append(d), **how
+    )
+    assert seen[:2] == [18, 36]  # finished batches are not done again
+    for name in ("ws", "images", "mse", "perceptual", "ms_ssim"):
+        assert np.array_equal(getattr(whole, name), getattr(resumed, name))
+    assert all(np.array_equal(a, b) for a, b in zip(whole.noise, resumed.noise, strict=True))
+    assert not list(tmp_path.rglob("state.safetensors"))
+    with pytest.raises(RunError, match="other settings"):
+        project(generator, images * 0.5, noise="optimised", step=step, **how)
+
+
+def _die(after):
+    def report(done, total):
+        if done >= after:
+            raise KeyboardInterrupt
+
+    return report
+
+
+def test_holes_in_images_or_latents_are_told(generator, distance):
+    images = _images(generator, 3)
+    images[1, 0, 2, 3] = np.nan
+    with pytest.raises(DataError, match="1 of 3 images") as caught:
+        project(generator, images, steps=1, perceptual=distance, seed=0)
+    assert "image 1, counted from 0" in str(caught.value)
+    start = np.full((3, generator.num_ws, generator.w_dim), np.inf, np.float32)
+    with pytest.raises(DataError, match="3 of 3 latents"):
+        project(generator, _images(generator, 3), steps=1, perceptual=distance, seed=0, start=start)
+
+
+def test_a_constant_image_is_projected_without_trouble(generator, distance):
+    found = project(generator, np.full((1, 1, 16, 16), -1.0), steps=5, perceptual=distance, seed=0)
+    assert np.isfinite([*found.mse, *found.perceptual, *found.ms_ssim]).all()

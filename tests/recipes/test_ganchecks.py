@@ -11,7 +11,7 @@ from fewmask.recipes import ganchecks
 
 def inversion(count: int) -> Inversion:
     chance = stream(0, "inversion", count)
-    errors = chance.uniform(0.01, 0.02, (2, count)).astype(np.float32)
+    errors = chance.uniform(0.01, 0.02, (3, count)).astype(np.float32)
     return Inversion(np.zeros((count, 6, 8), np.float32), np.zeros((count, 1, 16, 16), np.float32), *errors)
 
 

@@ -1,15 +1,16 @@
 """Images to latents by optimisation: projection into W or W+ (Karras et al. 2020, appendix D).
 
-The noise inputs of the generator are held constant: with them fixed there are no noise maps into which an
-image could leak, so the noise regularisation of the original projector has nothing to act on and is left
-out. What the latents cannot say is then visible in the residual (see `residual`).
+By default the noise inputs of the generator are held constant: with them fixed there are no noise maps into
+which an image could leak, and what the latents cannot say is visible in the residual (see `residual`). With
+noise="optimised" the maps are unknowns too, under the published regularisation (see `noise`).
+
+StyleGAN3's first styles place the image in its frame. By default they stay at the mean latent: otherwise an
+inversion could explain an image by moving it, and its features would no longer lie where the image does.
 """
 
-import hashlib
-import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from functools import cache
 
 import numpy as np
 import torch
@@ -17,31 +18,31 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from fewmask.core.errors import ConfigError, ShapeError
+from fewmask.core.run import Step
 from fewmask.core.seed import integer
-from fewmask.networks.stylegan2 import Generator
+from fewmask.inversion.admit import check_counts, check_images, check_latents
+from fewmask.inversion.descent import (
+    Descent,
+    Frame,
+    Goal,
+    NoiseMaps,
+    Projection,
+    Space,
+    framed,
+    frozen_styles,
+)
+from fewmask.inversion.place import device_of, on_device, without_gradients
+from fewmask.inversion.result import Float, Inversion, joined, reconstruct
+from fewmask.inversion.resume import Part, array_key, network_key
+from fewmask.networks.generator import ImageGenerator
 from fewmask.objectives.perceptual import Distance
 
-Float = NDArray[np.float32]
-
-
-@dataclass(frozen=True, eq=False)
-class Inversion:
-    """Latents of N images and what the generator makes of them.
-
-    ws (N, num_ws, w_dim); images (N, C, H, W), the reconstructions, in about [-1, 1]; mse (N,) mean squared
-    error per image; perceptual (N,) the distance P per image.
-    """
-
-    ws: Float
-    images: Float
-    mse: Float
-    perceptual: Float
+__all__ = ["Inversion", "LatentCloud", "draw_cloud", "joined", "nearest", "project", "reconstruct"]
 
 
 @dataclass(frozen=True, eq=False)
 class LatentCloud:
-    """M random latents of a generator.
+    """M random latents of a generator, on its device.
 
     w (M, w_dim); mean (w_dim,); spread, the root of their mean squared distance to the mean; thumbs (M, D),
     their images, small and flat, to find neighbours by.
@@ -54,10 +55,12 @@ class LatentCloud:
 
 
 def project(
-    generator: Generator,
+    generator: ImageGenerator,
     images: NDArray[np.floating],
     *,
-    space: Literal["w", "w+"] = "w+",
+    space: Space = "w+",
+    noise: NoiseMaps = "constant",
+    frame: Frame = "frozen",
     steps: int,
     perceptual: Distance,
     seed: int,
@@ -68,18 +71,27 @@ def project(
     perceptual_weight: float = 1.0,
     mean_penalty: float = 0.0,
     noise_factor: float = 0.01,
+    noise_weight: float = 1e5,
     batch_size: int = 16,
+    step: Step | None = None,
+    save_every: int = 50,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Inversion:
     """Find the latents whose images come closest to `images`.
 
-    Minimises perceptual_weight * P + pixel_weight * MSE + mean_penalty * |w - mean|^2 / spread^2 by Adam.
-    Every image is on its own: its chance follows from its pixels and `seed`, not from its neighbours.
+    Minimises perceptual_weight * P + pixel_weight * MSE + mean_penalty * |w - mean|^2 / spread^2 (and, with
+    optimised noise, noise_weight * `noise_correlation`) by Adam. Every image is on its own: its chance
+    follows from its pixels and `seed`, not from its neighbours. Works on the generator's device; the result
+    is on the CPU.
 
     Args:
         generator: in evaluation mode; its weights do not change.
         images: (N, C, H, W) in [-1, 1], at the generator's resolution.
         space: "w" one latent per image for all layers, "w+" one per layer.
+        noise: "constant" the generator's own pictures, "optimised" noise maps of each image. A generator
+            without noise inputs (StyleGAN3) has nothing to optimise: both are then the same.
+        frame: "frozen" the styles that place the image in its frame stay at the mean latent, "free" they are
+            found like the others. StyleGAN2 has no such styles: both are then the same.
         steps: Adam steps per image; 0 gives back the start.
         perceptual: the distance P.
         seed: names the streams of chance.
@@ -92,57 +104,91 @@ def project(
         perceptual_weight: weight of P.
         mean_penalty: weight of the squared distance to the mean latent, averaged over the layers.
         noise_factor: noise on the latents, in units of their spread; falls to 0 at 3/4 of the steps.
+        noise_weight: weight of the noise regularisation (published: 1e5).
         batch_size: images optimised at once; changes speed and memory, not results (up to rounding).
+        step: where to keep finished batches and the state of the one at work: called again with the same
+            arguments after any death, the projection goes on and ends in the same bytes. None keeps nothing.
+        save_every: steps between two states.
         on_progress: called with (image-steps done, image-steps in total).
 
     Raises:
         ShapeError: images that are not (N, C, R, R) for this generator, or a start of another shape.
-        ConfigError: steps below 0 or batch_size below 1.
+        DataError: NaN or infinite values in the images or in the start.
+        ConfigError: steps below 0, batch_size or save_every below 1.
+        RunError: `step` holds a projection of other images or with other settings.
     """
-    _check(generator, images, start, steps, batch_size)
-    cloud = draw_cloud(generator, max(candidates, 256), seed=seed)
+    check_images(generator, images)
+    check_counts(steps, batch_size, save_every)
+    if start is not None:
+        check_latents(generator, start, len(images))
+    how = Projection(
+        space=space,
+        noise=noise,
+        frame=frame,
+        steps=steps,
+        learning_rate=learning_rate,
+        pixel_weight=pixel_weight,
+        perceptual_weight=perceptual_weight,
+        mean_penalty=mean_penalty,
+        noise_factor=noise_factor,
+        noise_weight=noise_weight,
+    )
+    made = {
+        "how": asdict(how),
+        "seed": seed,
+        "candidates": candidates,
+        "distance": type(perceptual).__name__,
+        "generator": "" if step is None else network_key(generator),
+    }
+
+    @cache
+    def cloud() -> LatentCloud:
+        return draw_cloud(generator, max(candidates, 256), seed=seed, frame=frame)
+
     parts: list[Inversion] = []
     for first in range(0, len(images), batch_size):
-        part = slice(first, first + batch_size)
-        target = torch.from_numpy(np.ascontiguousarray(images[part], dtype=np.float32))
-        begin = nearest(cloud, target) if candidates else cloud.mean.expand(len(target), 1, -1)
-        if start is not None:
-            begin = torch.from_numpy(np.ascontiguousarray(start[part], dtype=np.float32))
-        begin = begin.mean(dim=1, keepdim=True) if space == "w" else begin.expand(-1, generator.num_ws, -1)
-        distance = perceptual.towards(target)
-
-        def loss(
-            ws: Tensor, target: Tensor = target, distance: Callable[[Tensor], Tensor] = distance
-        ) -> Tensor:
-            image: Tensor = generator.synthesis(ws.expand(-1, generator.num_ws, -1), noise="constant")
-            total: Tensor = pixel_weight * (image - target).square().mean(dim=(1, 2, 3))
-            if perceptual_weight:
-                total = total + perceptual_weight * distance(image)
-            if mean_penalty:
-                far = (ws - cloud.mean).square().sum(dim=2).mean(dim=1) / cloud.spread**2
-                total = total + mean_penalty * far
-            return total.sum()
-
-        def report(step: int, first: int = first, size: int = len(target)) -> None:
-            if on_progress is not None:
-                on_progress(first * steps + (step + 1) * size, len(images) * steps)
-
-        chances = [torch.Generator().manual_seed(_image_seed(seed, image)) for image in target.numpy()]
-        noise = noise_factor * cloud.spread
-        ws = _descend(begin, loss, chances, steps=steps, rate=learning_rate, noise=noise, report=report)
-        parts.append(reconstruct(generator, ws.expand(-1, generator.num_ws, -1), target, distance))
+        some = images[first : first + batch_size]
+        begin = None if start is None else start[first : first + batch_size]
+        inputs = {**made, "images": array_key(some), "start": array_key(begin)}
+        part = Part(step, f"part-{first:06d}", inputs, every=save_every)
+        finished = part.finished()
+        if finished is None:
+            target = on_device(some, generator)
+            goal = Goal(target, perceptual.towards(target), cloud().mean, cloud().spread, seed)
+            descent = Descent(
+                how, generator, _begin(generator, begin, cloud(), target, candidates, how), goal
+            )
+            for done in _descend(generator, descent, part):
+                if on_progress is not None:
+                    on_progress(first * steps + done * len(some), len(images) * steps)
+            inversion = reconstruct(generator, descent.ws, target, goal.distance, maps=descent.maps)
+            finished = part.finish(inversion, inputs)
+        parts.append(finished[0])
+        if on_progress is not None:
+            on_progress((first + len(some)) * steps, len(images) * steps)
     return joined(parts)
 
 
-def draw_cloud(generator: Generator, count: int, *, seed: int) -> LatentCloud:
-    """Draw `count` random latents, untruncated, and their images; the same for every call with this seed."""
+def draw_cloud(generator: ImageGenerator, count: int, *, seed: int, frame: Frame = "frozen") -> LatentCloud:
+    """Draw `count` random latents, untruncated, and their images; the same for every call with this seed.
+
+    A generator with classes draws them all equally often. With frame="frozen" every latent is shown in the
+    mean latent's frame, see `project`.
+    """
     chance = torch.Generator().manual_seed(integer(seed, "project", "cloud"))
     z = torch.randn(count, generator.z_dim, generator=chance)
+    label = None
+    if generator.classes:
+        drawn = torch.randint(generator.classes, (count,), generator=chance)
+        label = F.one_hot(drawn, generator.classes).float().to(device_of(generator))
+    frozen = frozen_styles(generator, frame)
     with torch.no_grad():
-        ws = generator.mapping(z)
-        thumbs = [thumbnails(generator.synthesis(some, noise="constant")) for some in ws.split(32)]
-    w = ws[:, 0]
-    mean = w.mean(dim=0)
+        w = generator.mapping(z.to(device_of(generator)), label)[:, 0]
+        mean = w.mean(dim=0)
+        thumbs = [
+            thumbnails(generator.synthesis(framed(some, generator.num_ws, frozen, mean), noise="constant"))
+            for some in w.unsqueeze(1).split(32)
+        ]
     return LatentCloud(w, mean, float((w - mean).square().sum(dim=1).mean().sqrt()), torch.cat(thumbs))
 
 
@@ -157,83 +203,33 @@ def thumbnails(images: Tensor) -> Tensor:
     return F.adaptive_avg_pool2d(images, min(16, images.shape[2])).flatten(1)
 
 
-def reconstruct(
-    generator: Generator, ws: Tensor, target: Tensor, distance: Callable[[Tensor], Tensor]
-) -> Inversion:
-    """What latents (B, num_ws, w_dim) give, beside the images (B, C, H, W) they stand for."""
-    with torch.no_grad():
-        image = generator.synthesis(ws, noise="constant")
-        error = (image - target).square().mean(dim=(1, 2, 3))
-        far = distance(image)
-    return Inversion(ws.contiguous().numpy(), image.numpy(), error.numpy(), far.numpy())
-
-
-def joined(parts: Sequence[Inversion]) -> Inversion:
-    """Inversions one after the other."""
-    return Inversion(
-        np.concatenate([part.ws for part in parts]),
-        np.concatenate([part.images for part in parts]),
-        np.concatenate([part.mse for part in parts]),
-        np.concatenate([part.perceptual for part in parts]),
-    )
-
-
-def _descend(
-    begin: Tensor,
-    loss: Callable[[Tensor], Tensor],
-    chances: Sequence[torch.Generator],
-    *,
-    steps: int,
-    rate: float,
-    noise: float,
-    report: Callable[[int], None],
+def _begin(
+    generator: ImageGenerator,
+    start: Float | None,
+    cloud: LatentCloud,
+    target: Tensor,
+    candidates: int,
+    how: Projection,
 ) -> Tensor:
-    """Adam (betas 0.9, 0.999) on latents (B, L, w_dim); image i draws its noise from chances[i].
-
-    Schedule of Karras et al. 2020, appendix D: the rate rises over the first 5 % of the steps and falls as
-    a cosine over the last 25 %; the noise has deviation noise * max(0, 1 - t / 0.75)^2 at the fraction t.
-    """
-    ws = begin.detach().clone(memory_format=torch.contiguous_format)
-    optimizer = torch.optim.Adam([ws], lr=rate)
-    for step in range(steps):
-        t = step / steps
-        fall = 0.5 - 0.5 * math.cos(math.pi * min(1.0, (1.0 - t) / 0.25))
-        optimizer.param_groups[0]["lr"] = rate * fall * min(1.0, (step + 1) / max(1.0, 0.05 * steps))
-        width = noise * max(0.0, 1.0 - t / 0.75) ** 2
-        tried = ws.clone()
-        if width > 0:
-            tried += width * torch.stack([torch.randn(ws.shape[1:], generator=chance) for chance in chances])
-        (ws.grad,) = torch.autograd.grad(loss(tried.requires_grad_()), tried)
-        optimizer.step()
-        report(step)
-    return ws.detach()
+    """Where a descent begins: (B, num_ws, w_dim) in W+, (B, 1, w_dim) in W."""
+    if start is not None:
+        begin = on_device(start, generator)
+        if how.space == "w":
+            begin = begin[:, frozen_styles(generator, how.frame) :].mean(dim=1, keepdim=True)
+    elif candidates:
+        begin = nearest(cloud, target)
+    else:
+        begin = cloud.mean.expand(len(target), 1, -1)
+    return begin if how.space == "w" else begin.expand(-1, generator.num_ws, -1)
 
 
-def _image_seed(seed: int, image: Float) -> int:
-    """A seed that follows from the pixels, so that an image's chance does not depend on its neighbours."""
-    return integer(seed, "project", "noise", hashlib.sha256(image.tobytes()).hexdigest())
-
-
-def _check(
-    generator: Generator, images: NDArray[np.floating], start: Float | None, steps: int, batch_size: int
-) -> None:
-    size = generator.resolution
-    expected = ("N", generator.channels, size, size)
-    if images.ndim != 4 or images.shape[1:] != expected[1:] or len(images) == 0:
-        raise ShapeError(
-            "these images cannot come from this generator",
-            found=f"shape {images.shape}",
-            expected=f"shape {expected}",
-            mend="Prepare the images with the settings the generator was trained with.",
-        )
-    if start is not None and start.shape != (len(images), generator.num_ws, generator.w_dim):
-        raise ShapeError(
-            "the latents to start from do not fit",
-            found=f"shape {start.shape}",
-            expected=f"shape {(len(images), generator.num_ws, generator.w_dim)}",
-        )
-    if steps < 0 or batch_size < 1:
-        raise ConfigError(
-            "a projection needs steps >= 0 and batch_size >= 1",
-            found=f"steps={steps}, batch_size={batch_size}",
-        )
+def _descend(generator: ImageGenerator, descent: Descent, part: Part) -> Iterator[int]:
+    """All steps, from where an earlier process stood if one died here; says how many are done."""
+    begun = part.begun()
+    if begun is not None:
+        descent.load_state(begun[1], begun[0])
+    with without_gradients(generator.synthesis):
+        while descent.step < descent.steps:
+            descent.advance()
+            part.save(descent.step, descent.state)
+            yield descent.step

@@ -1,0 +1,91 @@
+"""Parts of a long inversion, each resumable: killed at any moment, it goes on and ends in the same bytes.
+
+A step's folder holds one folder per part (a batch of images, or one image): its checkpoints while it is made,
+its inversion when it is done. What is done is not done again.
+"""
+
+import hashlib
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from fewmask.core.run import Step
+from fewmask.inversion.keep import read_inversion, write_inversion
+from fewmask.inversion.result import Inversion
+from fewmask.training.checkpoint import State, clean, module_tensors, read_newest, write_checkpoint
+
+
+class Part:
+    """One part of a step; without a step nothing is kept.
+
+    Args:
+        step: the step, or None.
+        name: of the part.
+        inputs: what the part is made from (JSON values).
+        every: updates between two checkpoints.
+
+    Raises:
+        RunError: the folder holds this part made from other inputs.
+    """
+
+    def __init__(self, step: Step | None, name: str, inputs: Mapping[str, Any], *, every: int) -> None:
+        self.step = None if step is None else Step(step.folder / name)
+        self._inputs, self._every = dict(inputs), every
+        self._told = None if self.step is None else self.step.result(self._inputs)
+
+    def finished(self) -> tuple[Inversion, dict[str, Any]] | None:
+        """The part's inversion and what `finish` was told, if it is done."""
+        if self.step is None or self._told is None:
+            return None
+        self._sweep(self.step)
+        return read_inversion(self.step.inversion), self._told
+
+    def begun(self) -> tuple[Path, State] | None:
+        """Where an interrupted part stood, if it was; what its death left half written is removed."""
+        if self.step is None:
+            return None
+        found = read_newest(self.step)
+        clean(self.step, None if found is None else found[0])
+        return found
+
+    def save(self, updates: int, state: Callable[[], State]) -> None:
+        """Keep the state after so many updates, if it is time to."""
+        if self.step is not None and updates % self._every == 0:
+            write_checkpoint(self.step, updates, state())
+
+    def finish(self, inversion: Inversion, told: Mapping[str, Any]) -> tuple[Inversion, dict[str, Any]]:
+        """Keep the part's inversion and what there is to tell of it (JSON values); returns both."""
+        if self.step is not None:
+            write_inversion(self.step.inversion, inversion, told)
+            self.step.finish(dict(told))
+            self._sweep(self.step)
+        return inversion, dict(told)
+
+    @staticmethod
+    def _sweep(step: Step) -> None:
+        """A part that is done needs no checkpoints."""
+        for folder in step.checkpoints.glob("[0-9]*"):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def network_key(network: nn.Module) -> str:
+    """SHA-256 of all weights and buffers: two networks with the same key draw the same."""
+    digest = hashlib.sha256()
+    for name, value in sorted(module_tensors({"network": network}).items()):
+        digest.update(name.encode())
+        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def array_key(array: NDArray[np.floating] | None) -> str:
+    """SHA-256 of an array's shape and values, as 32-bit floats; "" for none."""
+    if array is None:
+        return ""
+    plain = np.ascontiguousarray(array, dtype=np.float32)
+    return hashlib.sha256(f"{plain.shape}".encode() + plain.tobytes()).hexdigest()
