@@ -72,3 +72,18 @@ class TrainingError(FewmaskError):
     """Training cannot go on: a loss is not a number, or a worker died. Not the user's mistake."""
 
     exit_code = 1
+
+
+class StoppedError(FewmaskError):
+    """A signal ended the run between two resumable states; the same command goes on."""
+
+    REQUEUE = 75
+    """Exit code EX_TEMPFAIL, "try again later" (sysexits.h): a batch script queues the run once more."""
+    BY_HAND = 130
+    """Exit code of Ctrl-C: nobody wants to see the run again at once."""
+
+    exit_code = REQUEUE
+
+    def __init__(self, what: str, *, where: str = "", mend: str = "", exit_code: int = REQUEUE) -> None:
+        super().__init__(what, where=where, mend=mend)
+        self.exit_code = exit_code

@@ -56,11 +56,16 @@ class Minimise(Protocol):
 
 
 def backward(loss: Tensor | Iterable[Tensor], optimizer: Optimizer) -> Tensor:
-    """Zero the gradients, send every loss backward as it comes, and return the detached sum of the losses."""
+    """Zero the gradients, send every loss backward as it comes, and return the detached sum of the losses.
+
+    Whatever precision a loss was computed in, going backward nothing is cast on top: what was float32 on the
+    way forth stays float32 on the way back.
+    """
     optimizer.zero_grad(set_to_none=True)
     total: Tensor | None = None
     for one in [loss] if isinstance(loss, Tensor) else loss:
-        one.backward()
+        with torch.autocast(one.device.type, enabled=False):
+            one.backward()
         total = one.detach() if total is None else total + one.detach()
     if total is None:
         raise ValueError("there is no loss to minimise")

@@ -1,24 +1,58 @@
-"""Where a training runs: device, number of processes, threads, precision."""
+"""Where a training runs: device, number of processes, threads, precision.
+
+Many processes run the same command. Either `launch` starts the others of this machine itself (the same words,
+once per device), or torchrun or SLURM's srun has started all of them and says so in the environment. Process
+0 is the run: it alone locks the folder, writes and prints. The others are helpers (`helper`): they take part
+in the trainings that are shared and then leave (`shared_no_longer`).
+"""
+
+import atexit
+import logging
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import timedelta
 
 import torch
+import torch.distributed
 import torch.utils.deterministic
 from lightning_fabric import Fabric as Fabric
+from lightning_fabric.plugins.environments import (
+    ClusterEnvironment,
+    LightningEnvironment,
+    SLURMEnvironment,
+    TorchElasticEnvironment,
+)
+from lightning_fabric.strategies import DDPStrategy
 
-from fewmask.core.errors import ConfigError
+from fewmask.core.errors import ConfigError, TrainingError
 from fewmask.training.memory import keep_freed_blocks
 
 PRECISIONS = {None: "32-true", "bf16": "bf16-mixed"}
 """What the networks compute in: our word, Fabric's word. fp16 would need loss scaling and is not offered."""
+
+PATIENCE = timedelta(hours=2)
+"""How long processes wait for one another: the first one may be preparing or judging meanwhile."""
+
+
+def helper(environment: Mapping[str, str] = os.environ) -> bool:
+    """Whether this process only helps process 0 of the same run; answers before anything is launched."""
+    for name in ("RANK", "SLURM_PROCID", "LOCAL_RANK"):  # torchrun, srun, Fabric
+        if name in environment:
+            return int(environment[name]) > 0
+    return False
 
 
 def launch(
     *,
     device: str = "cpu",
     devices: int = 1,
+    machines: int = 1,
     threads: int | None = None,
     precision: str | None = None,
 ) -> Fabric:
-    """Start Fabric on `devices` devices and make this process deterministic.
+    """Start Fabric on `devices` devices of each of `machines` machines; make this process deterministic.
 
     `threads`: CPU threads of this process, None leaves torch's choice; the same number is needed for the
     same bits. `precision`: None is float32; "bf16" runs convolutions in bfloat16. On the CPU every
@@ -37,19 +71,103 @@ def launch(
         torch.use_deterministic_algorithms(True)
         # filling fresh memory costs time, and no operation of ours reads it
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-    fabric = Fabric(
-        accelerator=device,
-        devices=devices,
-        strategy="ddp" if devices > 1 else "auto",
-        precision=PRECISIONS[precision],
-    )
-    fabric.launch()
+    if devices * machines == 1:
+        _refuse_helper()
+        return alone(device, precision)
+    if threads is None and device == "cpu":
+        torch.set_num_threads(max(1, (os.cpu_count() or 1) // devices))
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # who is rank 1 is no news
+    try:
+        fabric = Fabric(
+            accelerator=device,
+            devices=devices,
+            num_nodes=machines,
+            strategy=DDPStrategy(timeout=PATIENCE),
+            precision=PRECISIONS[precision],
+            plugins=[_environment()],
+        )
+        fabric.launch()
+        atexit.register(_part)
+    except ValueError as error:  # SLURM or torchrun started another number of processes
+        raise ConfigError(
+            "the processes that were started do not fit the devices",
+            found=str(error),
+            expected=f"{machines} x {devices} processes",
+            mend="Start one process per device: docs/scaling.md shows how.",
+        ) from error
     return fabric
+
+
+def _environment() -> ClusterEnvironment:
+    """Who started the processes: srun, torchrun, or nobody yet."""
+    if int(os.environ.get("SLURM_STEP_NUM_TASKS", "1")) > 1:
+        return SLURMEnvironment(auto_requeue=False)
+    return TorchElasticEnvironment() if TorchElasticEnvironment.detect() else LightningEnvironment()
+
+
+def _refuse_helper() -> None:
+    if helper():
+        raise ConfigError(
+            "several processes were started, and the run is set to one device",
+            found="devices=1 and machines=1",
+            mend="Set devices to the processes per machine and machines to how many machines there are.",
+        )
+
+
+def alone(device: str = "cpu", precision: str | None = None) -> Fabric:
+    """A Fabric of this process only, whatever started it; changes no global setting."""
+    return Fabric(
+        accelerator=device, devices=1, precision=PRECISIONS[precision], plugins=[LightningEnvironment()]
+    )
 
 
 def on_cpu() -> Fabric:
     """A Fabric on this process's CPU, for small trainings beside a large one; changes no global setting."""
-    return Fabric(accelerator="cpu", devices=1)
+    return alone()
+
+
+@contextmanager
+def first_then_helpers(fabric: Fabric) -> Iterator[None]:
+    """Process 0 does the block while the helpers wait; then they do it, and find its files finished."""
+    if fabric.global_rank > 0:
+        _meet(fabric)
+    yield
+    if fabric.global_rank == 0:
+        _meet(fabric)
+
+
+def shared_no_longer(fabric: Fabric) -> Fabric:
+    """After the last shared training: helpers end here with exit code 0; process 0 goes on alone.
+
+    Returns a Fabric of process 0 alone, on the same device and in the same precision.
+    """
+    if fabric.world_size == 1:
+        return fabric
+    _meet(fabric)
+    _part()
+    if fabric.global_rank > 0:
+        sys.exit(0)
+    words = {theirs: ours for ours, theirs in PRECISIONS.items()}
+    return alone(fabric.device.type, words[fabric._precision.precision])
+
+
+def _part() -> None:
+    """Close the connections, without which a process may abort at its exit."""
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+
+
+def _meet(fabric: Fabric) -> None:
+    """Wait for the other processes; raises `TrainingError` when one of them is gone."""
+    try:
+        fabric.barrier()
+    except RuntimeError as error:  # of torch.distributed
+        raise TrainingError(
+            "another process of this run is gone, or silent for too long",
+            where=f"process {fabric.global_rank}",
+            found=str(error).splitlines()[0],
+            mend="Its own message tells why.",
+        ) from error
 
 
 def refuse_missing(device: str, devices: int = 1) -> None:

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from lightning_fabric import Fabric
 from PIL import Image
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
@@ -36,23 +35,6 @@ class Mean:
         means = {name: total / count for name, (total, count) in self.sums.items()}
         self.sums = {}
         return means
-
-
-def to_floats(fabric: Fabric, logged: Mapping[str, Tensor | float]) -> dict[str, float]:
-    """Logged scalars as floats; tensors are averaged over the processes, in one transfer for all."""
-    tensors = {name: value for name, value in logged.items() if isinstance(value, Tensor)}
-    numbers = {name: float(value) for name, value in logged.items()} if not tensors else {}
-    if tensors:
-        flat = torch.stack([value.detach().float().reshape(()) for value in tensors.values()])
-        flat = fabric.all_reduce(flat) if fabric.world_size > 1 else flat
-        means = dict(zip(tensors, flat.tolist(), strict=True))
-        numbers = {name: means[name] if name in means else float(logged[name]) for name in logged}
-    return numbers
-
-
-def strange(numbers: Mapping[str, float]) -> dict[str, float]:
-    """Those numbers that are NaN or infinite."""
-    return {name: value for name, value in numbers.items() if not math.isfinite(value)}
 
 
 class Log:

@@ -5,7 +5,7 @@ weights are bit-identical to those of a training that was never interrupted (sam
 """
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,14 +16,17 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from fewmask.core.errors import ConfigError, RunError, TrainingError
+from fewmask.core.errors import ConfigError, RunError
 from fewmask.core.files import make_folder
 from fewmask.core.run import Step
 from fewmask.core.seed import integer
-from fewmask.data.batches import Batch, Stream
-from fewmask.objectives.minimise import Minimise, backward
+from fewmask.data.batches import Batch, Stream, rows
+from fewmask.objectives.minimise import Minimise
 from fewmask.training import checkpoint
-from fewmask.training.log import Log, Mean, save_grid, strange, to_floats
+from fewmask.training.launch import PRECISIONS
+from fewmask.training.log import Log, Mean, save_grid
+from fewmask.training.stop import remembered
+from fewmask.training.together import Together
 
 SMOOTHING = 0.9
 """The validation score that chooses the best weights is s <- 0.9 s + 0.1 score, as in nnU-Net."""
@@ -90,149 +93,124 @@ def fit(
     sample_every: int | None = None,
     validate: Callable[[], float] | None = None,
     validate_every: int | None = None,
+    parts: int = 1,
     label: str,
 ) -> Fitted:
     """Train `objective` until it has seen `images` images, rounded up to whole batches.
 
     Every `*_every` is in images. `validate` returns a score, higher is better; the weights at the best
     smoothed score are kept as `step.best_tensors` (see `checkpoint.load_best`). Reports go to
-    `step.stats_jsonl`, pictures to `step.samples`, full states to `step.checkpoints`.
+    `step.stats_jsonl`, pictures to `step.samples`, full states to `step.checkpoints`. `parts` is how many
+    micro-batches an objective that can divide its batch computes one after the other, to save memory.
 
-    Raises `TrainingError` when a loss or a logged number is NaN or infinite, `RunError` when the folder
-    cannot be written or holds another training, `ConfigError` for a setting out of range.
+    With many processes every one calls this; each learns from its rows of the batch. The first one alone
+    validates, draws pictures and writes, while the others wait.
+
+    Raises `TrainingError` when a loss, a gradient or a logged number is NaN or infinite or another process
+    failed, `StoppedError` after a checkpoint when a signal came (`training.stop`), `RunError` when the
+    folder cannot be written or holds another training, `ConfigError` for a setting out of range.
     """
     # --- settings, and everything on its device ---
     _refuse_settings(images, checkpoint_every, report_every, sample_every, validate_every)
-    made_from = {"label": label, "seed": seed, "batch_size": stream.batch_size}
+    rows(stream.batch_size, 0, fabric.world_size * parts)
+    made_from = {"label": label, "seed": seed, "batch_size": stream.batch_size, **_precision(fabric)}
     modules, optimizers = objective.modules(), objective.optimizers()
     for module in modules.values():
         module.to(fabric.device)
     first_process = fabric.global_rank == 0
+    now, mean, resumed_from, torn = Progress(), Mean(), None, list[str]()
 
-    # --- resume ---
-    make_folder(step.checkpoints)
-    now, mean, resumed_from = Progress(), Mean(), None
-    newest = checkpoint.read_newest(step)
-    if newest is not None:
-        folder, state = newest
-        _refuse_other_training(state.numbers, made_from, images, stream.batch_size, folder)
-        checkpoint.restore(modules, optimizers, state, folder)
-        objective.load_state(state.numbers["objective"])
-        now, mean = Progress(**state.numbers["progress"]), Mean(state.numbers["sums"])
-        resumed_from = now.images_seen
-    last_good = newest[0] if newest is not None else None
-    fabric.barrier()
-    torn = checkpoint.clean(step, last_good) if first_process else []
+    with remembered() as stop, Together(fabric, label, parts, stop) as together:
+        # --- resume ---
+        make_folder(step.checkpoints)
+        newest = checkpoint.read_newest(step)
+        if newest is not None:
+            together.last_good, state = newest
+            _refuse_other_training(state.numbers, made_from, images, stream.batch_size, together.last_good)
+            checkpoint.restore(modules, optimizers, state, together.last_good)
+            objective.load_state(state.numbers["objective"])
+            now, mean = Progress(**state.numbers["progress"]), Mean(state.numbers["sums"])
+            resumed_from = now.images_seen
+        together.same(now.images_seen)
+        if first_process:
+            torn = checkpoint.clean(step, together.last_good)
 
-    # --- what an update may do ---
-    minimise = _Step(fabric, lambda loss: not_finite(label, now.images_seen, {"loss": loss}, last_good))
+        def due(every: int | None, before: int) -> bool:
+            finished = now.images_seen >= images
+            return every is not None and (finished or now.images_seen // every > before // every)
 
-    def due(every: int | None, before: int) -> bool:
-        finished = now.images_seen >= images
-        return every is not None and (finished or now.images_seen // every > before // every)
+        # --- train ---
+        with Log(
+            step.stats_jsonl,
+            label=label,
+            images=images,
+            images_seen=now.images_seen,
+            active=first_process,
+            device=fabric.device,
+        ) as log:
+            for name in torn:
+                log.say(f"{label}: passed over the damaged checkpoint {name}")
+            if resumed_from is not None:
+                log.say(f"{label}: goes on from {resumed_from} of {images} images")
+            started = time.monotonic() - now.seconds
+            while now.images_seen < images:
+                together.images_seen = before = now.images_seen
+                torch.manual_seed(integer(seed, label, "update", before))
+                batch = stream.at(before, rank=together.rank, ranks=together.ranks, device=fabric.device)
+                with fabric.autocast():
+                    learned = objective.update(batch, before, together)
+                logged = together.numbers(learned)
+                stopping = together.stopping
+                together.images_seen = now.images_seen = before + stream.batch_size
+                now.seconds = time.monotonic() - started
+                mean.add(logged)
+                log.advance(now.images_seen)
 
-    # --- train ---
-    with Log(
-        step.stats_jsonl,
-        label=label,
-        images=images,
-        images_seen=now.images_seen,
-        active=first_process,
-        device=fabric.device,
-    ) as log:
-        for name in torn:
-            log.say(f"{label}: passed over the damaged checkpoint {name}")
-        if resumed_from is not None:
-            log.say(f"{label}: goes on from {resumed_from} of {images} images")
-        started = time.monotonic() - now.seconds
-        while now.images_seen < images:
-            before = now.images_seen
-            torch.manual_seed(integer(seed, label, "update", before))
-            batch = stream.at(before, rank=fabric.global_rank, ranks=fabric.world_size, device=fabric.device)
-            with fabric.autocast():
-                logged = to_floats(fabric, objective.update(batch, before, minimise))
-            if strange(logged):
-                raise not_finite(label, before, logged, last_good)
-            now.images_seen += stream.batch_size
-            now.seconds = time.monotonic() - started
-            mean.add(logged)
-            log.advance(now.images_seen)
-
-            if validate is not None and due(validate_every, before):
-                with _looked_at(modules, integer(seed, label, "validate")):
-                    score = validate()
-                now.score = score if now.score is None else SMOOTHING * now.score + (1 - SMOOTHING) * score
-                mean.add({"score": score, "smoothed_score": now.score})
-                if strange({"score": score}):
-                    raise not_finite(label, now.images_seen, {"score": score}, last_good)
-                if now.best_score is None or now.score > now.best_score:
-                    now.best_score = now.score
+                if validate is not None and due(validate_every, before):
+                    with _looked_at(modules, integer(seed, label, "validate")):
+                        score = together.first(validate() if first_process else 0.0)
+                    together.refuse_strange({"score": score})
+                    now.score = smoothed(now.score, score)
+                    mean.add({"score": score, "smoothed_score": now.score})
+                    if now.best_score is None or now.score > now.best_score:
+                        now.best_score = now.score
+                        if first_process:
+                            told = {"images_seen": now.images_seen, "score": score}
+                            told |= {"smoothed_score": now.score}
+                            checkpoint.write_best(step, modules, told)
+                if due(report_every, before):
+                    log.report(now.images_seen, now.seconds, mean.take())
+                if first_process and isinstance(objective, Pictured) and due(sample_every, before):
+                    with _looked_at(modules, integer(seed, label, "samples")), torch.no_grad():
+                        pictures = objective.samples()
+                    if pictures is not None:
+                        save_grid(step.sample_png(now.images_seen), pictures)
+                if stopping or due(checkpoint_every, before):
                     if first_process:
-                        told = {"images_seen": now.images_seen, "score": score, "smoothed_score": now.score}
-                        checkpoint.write_best(step, modules, told)
-            if due(report_every, before):
-                log.report(now.images_seen, now.seconds, mean.take())
-            if first_process and isinstance(objective, Pictured) and due(sample_every, before):
-                with _looked_at(modules, integer(seed, label, "samples")), torch.no_grad():
-                    pictures = objective.samples()
-                if pictures is not None:
-                    save_grid(step.sample_png(now.images_seen), pictures)
-            if due(checkpoint_every, before):
-                if first_process:
-                    state = checkpoint.gather(modules, optimizers)
-                    numbers = {"made_from": made_from, "progress": vars(now), "sums": mean.sums}
-                    numbers |= {"objective": dict(objective.state()), **state.numbers}
-                    last_good = checkpoint.write_checkpoint(
-                        step, now.images_seen, checkpoint.State(state.tensors, numbers)
-                    )
-                fabric.barrier()
+                        state = checkpoint.gather(modules, optimizers)
+                        numbers = {"made_from": made_from, "progress": vars(now), "sums": mean.sums}
+                        numbers |= {"objective": dict(objective.state()), **state.numbers}
+                        state = checkpoint.State(state.tensors, numbers)
+                        checkpoint.write_checkpoint(step, now.images_seen, state)
+                    together.last_good = step.checkpoint(now.images_seen).folder
+                    together.wait()
+                    if stopping and now.images_seen < images:
+                        raise stop.error(label, now.images_seen)
 
-    return Fitted(
-        now.images_seen, now.seconds, now.best_score, step.checkpoint(now.images_seen).folder, resumed_from
-    )
+    last = step.checkpoint(now.images_seen).folder
+    return Fitted(now.images_seen, now.seconds, now.best_score, last, resumed_from)
 
 
-class _Step:
-    """`Minimise` of this loop."""
-
-    def __init__(self, fabric: Fabric, error: Callable[[float], TrainingError]) -> None:
-        self.fabric, self.error = fabric, error
-        self.rank, self.ranks, self.parts = fabric.global_rank, fabric.world_size, 1
-
-    def __call__(self, loss: Tensor | Iterable[Tensor], optimizer: Optimizer) -> Tensor:
-        total = backward(loss, optimizer)
-        if not torch.isfinite(total).all():
-            raise self.error(float(total))
-        _average_gradients(self.fabric, optimizer)
-        optimizer.step()
-        return self.mean(total)
-
-    def mean(self, value: Tensor) -> Tensor:
-        return value.detach() if self.ranks == 1 else self.fabric.all_reduce(value.detach())
+def smoothed(before: float | None, score: float) -> float:
+    """The running mean of validation scores; the first one as it is."""
+    return score if before is None else SMOOTHING * before + (1 - SMOOTHING) * score
 
 
-def not_finite(
-    label: str, images_seen: int, values: Mapping[str, float], last_good: Path | None
-) -> TrainingError:
-    """The error that stops a training whose numbers have left the range of floats."""
-    return TrainingError(
-        f"{', '.join(strange(values))} is not a finite number after {images_seen} images",
-        where=label,
-        found=", ".join(f"{name}={value:g}" for name, value in values.items()),
-        expected="finite numbers",
-        mend=(f"The last good state is {last_good}. " if last_good else "There is no good state yet. ")
-        + "Check the images for NaN (fewmask check), or lower the learning rate.",
-    )
-
-
-def _average_gradients(fabric: Fabric, optimizer: Optimizer) -> None:
-    """Replace the gradients by their mean over the processes, in one message."""
-    if fabric.world_size == 1:
-        return
-    parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
-    flat = fabric.all_reduce(torch.cat([p.grad.reshape(-1) for p in parameters]))
-    for parameter, part in zip(parameters, flat.split([p.numel() for p in parameters]), strict=True):
-        parameter.grad.copy_(part.view_as(parameter))
+def _precision(fabric: Fabric) -> dict[str, str]:
+    """What a checkpoint says of the precision: nothing for float32, so that older ones fit."""
+    words = {theirs: ours for ours, theirs in PRECISIONS.items() if ours is not None}
+    found = fabric._precision.precision
+    return {"precision": words[found]} if found in words else {}
 
 
 @contextmanager
