@@ -12,9 +12,11 @@ from fewmask.data.overlay import (
     UNJUDGED,
     beside,
     colour_of,
+    contact_sheet,
     grey_picture,
     montage,
     overlay,
+    png_bytes,
     save_png,
     with_legend,
 )
@@ -104,3 +106,15 @@ def test_a_picture_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(RunError):
         save_png(tmp_path / "file" / "x.png", np.zeros((4, 4, 3), np.uint8))
+
+
+def test_a_contact_sheet_holds_every_slice_in_reading_order():
+    images = np.linspace(-1, 1, 5)[:, None, None, None] * np.ones((5, 1, 2, 3))
+    sheet = contact_sheet(images, columns=2, zoom=2)
+    assert sheet.shape == (3 * 4, 2 * 6, 3)
+    assert [int(sheet[y, x, 0]) for y in (0, 4, 8) for x in (0, 6)] == [0, 64, 128, 191, 255, 0]
+    colours = contact_sheet(np.stack([np.full((2, 2), v) for v in (-1.0, 0.0, 1.0)])[None])
+    assert colours[0, 0].tolist() == [0, 128, 255]
+    assert png_bytes(colours).startswith(b"\x89PNG")
+    with pytest.raises(ShapeError, match="a sheet is drawn of slices"):
+        contact_sheet(images[:0])

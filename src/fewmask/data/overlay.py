@@ -3,6 +3,7 @@
 Pictures are uint8 (Y, X, 3). Colours are those of Okabe and Ito, which colour-blind readers can tell apart.
 """
 
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -164,6 +165,33 @@ def montage(
         place = (x, y + head)
         sheet.paste(Image.fromarray(picture), place)
     return np.asarray(sheet)
+
+
+def contact_sheet(images: NDArray[np.floating], *, columns: int = 8, zoom: int = 1) -> Picture:
+    """Prepared slices (N, C, H, W) in [-1, 1] side by side, black where the last row ends early.
+
+    Three channels are shown as red, green and blue, otherwise the first as grey. Every pixel is drawn as
+    `zoom` x `zoom`.
+    """
+    if images.ndim != 4 or len(images) == 0:
+        raise ShapeError("a sheet is drawn of slices (N, C, H, W)", found=f"shape {images.shape}")
+    shown = images if images.shape[1] == 3 else np.repeat(images[:, :1], 3, axis=1)
+    pixels = np.rint((np.nan_to_num(shown).clip(-1, 1) + 1) * 127.5).astype(np.uint8)
+    count, _, height, width = pixels.shape
+    columns = min(columns, count)
+    rows = -(-count // columns)
+    sheet = np.zeros((rows * columns, 3, height, width), dtype=np.uint8)
+    sheet[:count] = pixels
+    grid = sheet.reshape(rows, columns, 3, height, width).transpose(0, 3, 1, 4, 2)
+    drawn = grid.reshape(rows * height, columns * width, 3)
+    return np.ascontiguousarray(drawn.repeat(zoom, axis=0).repeat(zoom, axis=1))
+
+
+def png_bytes(picture: Picture) -> bytes:
+    """The bytes of a PNG file."""
+    stream = io.BytesIO()
+    Image.fromarray(picture).save(stream, format="PNG")
+    return stream.getvalue()
 
 
 def with_legend(picture: Picture, classes: Mapping[str, int], *, scale: float = 1.0) -> Picture:

@@ -1,19 +1,16 @@
 """From a finished run to its page, its table and its record."""
 
-import io
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
-from PIL import Image
 
 from fewmask.core.run import MaskFolder, Run
 from fewmask.data.case import Case
 from fewmask.data.cohort import read_case_mask, read_images
 from fewmask.data.io import read_mask
-from fewmask.data.overlay import beside, with_legend
+from fewmask.data.overlay import beside, png_bytes, with_legend
 from fewmask.data.prepare import prepare
 from fewmask.metrics.score import Row, write_rows
 from fewmask.recipes.arms import UNET, place
@@ -158,10 +155,4 @@ def _beside(stage: Stage, case: Case, arm: str) -> Picture:
     size = size_of(scan.shape[1:], spacing[1:], long_side=LONG_SIDE)
     sheet = beside(scan[z], truth[z], answer[z], size=size)
     drawn = with_legend(sheet, stage.cohort.classes)
-    return Picture.of_png(_png(drawn), f"Scan, reference and prediction of {case.name}")
-
-
-def _png(picture: NDArray[np.uint8]) -> bytes:
-    stream = io.BytesIO()
-    Image.fromarray(picture).save(stream, format="PNG")
-    return stream.getvalue()
+    return Picture.of_png(png_bytes(drawn), f"Scan, reference and prediction of {case.name}")
