@@ -150,6 +150,28 @@ class ModelFolder:
 
 
 @dataclass(frozen=True)
+class GeneratorFolder:
+    """A generator on the disk, trained here or taken from a published checkpoint."""
+
+    folder: Path
+
+    @property
+    def generator_json(self) -> Path:
+        """What the networks are, where they come from, and the checksums of their weights."""
+        return self.folder / "generator.json"
+
+    @property
+    def generator_weights(self) -> Path:
+        """The weights of the averaged generator."""
+        return self.folder / "generator.safetensors"
+
+    @property
+    def discriminator_weights(self) -> Path:
+        """The weights of the discriminator, where there is one."""
+        return self.folder / "discriminator.safetensors"
+
+
+@dataclass(frozen=True)
 class MaskFolder:
     """Masks of many scans on their native grids, as `fewmask segment` and a run's arms leave them.
 

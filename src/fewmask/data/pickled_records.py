@@ -78,10 +78,10 @@ class Storage:
         if self.raw is None:
             raise NotPlainError("a tensor without its numbers")
         if self.element == "bfloat16":
-            widened: NDArray[np.uint32] = np.frombuffer(self.raw, "<u2").astype(np.uint32)
-            return (widened << np.uint32(16)).view(np.float32)
+            widened = np.frombuffer(self.raw, "<u2").astype(np.uint32) << np.uint32(16)
+            return widened.view(np.float32)
         if self.element == "?":
-            return np.frombuffer(self.raw, "u1") != 0
+            return np.frombuffer(self.raw, "u1").astype(np.bool_)
         return np.frombuffer(self.raw, self.element)
 
 
