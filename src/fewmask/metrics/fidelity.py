@@ -1,4 +1,7 @@
-"""Are generated images new, and do they differ from one another? Plain pixel distances, no network."""
+"""Are generated images new and varied? Distances to training images, between images, and shared regions.
+
+Images or their embeddings: all that is asked of them is one row per image.
+"""
 
 from dataclasses import dataclass
 
@@ -43,9 +46,71 @@ def novelty(
     )
 
 
+@dataclass(frozen=True)
+class Overlap:
+    """How far two sets of images cover each other, each in [0, 1]."""
+
+    precision: float
+    """Share of generated images that lie where real images are."""
+    recall: float
+    """Share of real images that lie where generated images are."""
+
+
+def overlap(real: NDArray[np.floating], generated: NDArray[np.floating], *, neighbours: int = 3) -> Overlap:
+    """Improved precision and recall (Kynkaanniemi et al. 2019, equations 1-2).
+
+    A set's region is the union of balls about its vectors, each as large as the distance to the third nearest
+    other vector of the set. Give as many real as generated vectors, (N, D), N above `neighbours`.
+    """
+    first, second = _flat(real), _flat(generated)
+    across = _distances(first, second)
+    return Overlap(
+        float((across <= _reach(first, neighbours)[:, None]).any(axis=0).mean()),
+        float((across <= _reach(second, neighbours)[None]).any(axis=1).mean()),
+    )
+
+
 def nearest(images: NDArray[np.float64], others: NDArray[np.float64]) -> NDArray[np.float64]:
     """Root mean square distance of each image (N, D) to the nearest of `others` (M, D); (N,)."""
     return np.asarray(_distances(images, others).min(axis=1))
+
+
+def nearest_other(images: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Root mean square distance of each image (N, ...) to the nearest other image of the set; (N,)."""
+    return _reach(_flat(images), 1)
+
+
+def spread(images: NDArray[np.floating]) -> float:
+    """Mean root mean square distance between two different images of a set (N, ...), N at least 2."""
+    return float(_pairs(_flat(images)).mean())
+
+
+def texture(images: NDArray[np.floating]) -> NDArray[np.float64]:
+    """How sharp, grainy and bright images (N, C, H, W) are, whatever they show: (N, C x (levels + 2)).
+
+    Per channel the logarithm of the root mean square of what each halving of the size takes away (details of
+    1, 2, 4, ... pixels, down to 4 pixels a side), then of what is left, then the mean. An encoder learns to
+    overlook these; blurred or noisy generators differ in them first.
+    """
+    values = np.asarray(images, dtype=np.float64)
+    mean = values.mean(axis=(2, 3))
+    found = []
+    while min(values.shape[2:]) >= 8:
+        even = values[:, :, : values.shape[2] // 2 * 2, : values.shape[3] // 2 * 2]
+        blocks = even.reshape(*even.shape[:2], even.shape[2] // 2, 2, even.shape[3] // 2, 2)
+        values = blocks.mean(axis=(3, 5))
+        found.append((blocks - values[:, :, :, None, :, None]).reshape(even.shape))
+    found.append(values - mean[:, :, None, None])
+    logs = [np.log(np.sqrt((one**2).mean(axis=(2, 3))) + 1e-3) for one in found]
+    return np.concatenate([*logs, mean], axis=1)
+
+
+def _reach(vectors: NDArray[np.float64], neighbours: int) -> NDArray[np.float64]:
+    """Distance of each vector (N, D) to its nearest, second nearest ... other vector; (N,)."""
+    distances = _distances(vectors, vectors)
+    np.fill_diagonal(distances, np.inf)
+    which = min(neighbours, len(vectors) - 1) - 1
+    return np.asarray(np.partition(distances, which, axis=1)[:, which])
 
 
 def _flat(images: NDArray[np.floating]) -> NDArray[np.float64]:
