@@ -1,7 +1,8 @@
 """The command line: each verb is one call into the package.
 
 What a verb needs is imported when the verb is asked for, so that `fewmask --help` answers at once.
-Exit codes: 0 done; 2 the user's mistake, told in words without a traceback; 1 ours.
+Exit codes: 0 done; 2 the user's mistake, told in words without a traceback; 1 ours; 75 stopped by a cluster's
+signal after a checkpoint, and 130 by Ctrl-C: the same command goes on.
 """
 
 import os
@@ -12,7 +13,9 @@ from typing import Annotated, Literal
 from cyclopts import App, CycloptsError, Parameter
 
 from fewmask import __version__
-from fewmask.core.errors import FewmaskError
+from fewmask.core.errors import FewmaskError, StoppedError
+from fewmask.training.helper import helper
+from fewmask.training.stop import ended_at_once
 
 app = App(
     name="fewmask",
@@ -177,7 +180,9 @@ def main(words: list[str] | None = None) -> None:
     each other about tenfold. OpenMP reads this once, before torch is imported.
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-    sys.exit(_dispatch(words))
+    with ended_at_once():
+        code = _dispatch(words)
+    sys.exit(code)
 
 
 def _dispatch(words: list[str] | None) -> int:
@@ -186,6 +191,11 @@ def _dispatch(words: list[str] | None) -> int:
     except CycloptsError as error:
         sys.stderr.write(f"fewmask: {error}\n")
         return 2
+    except StoppedError as error:
+        if helper():
+            return 0  # the run itself tells
+        sys.stderr.write(f"{error}\n")
+        return error.exit_code
     except FewmaskError as error:
         sys.stderr.write(f"{type(error).__name__}: {error}\n")
         return error.exit_code

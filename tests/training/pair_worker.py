@@ -96,12 +96,13 @@ def stylegan2(trouble: str) -> tuple[object, Stream]:
     """A very small StyleGAN2 with everything at work that looks at a whole batch."""
     from fewmask.networks.stylegan2 import Discriminator, Generator  # noqa: PLC0415
     from fewmask.objectives.ada import AdaptiveAugmentation  # noqa: PLC0415
-    from fewmask.objectives.stylegan2 import Regularisation, StyleGAN2Objective  # noqa: PLC0415
+    from fewmask.objectives.regularise import Regularisation  # noqa: PLC0415
+    from fewmask.objectives.stylegan import StyleGANObjective  # noqa: PLC0415
 
     torch.manual_seed(integer(SEED, "initial"))
     small = {"channel_base": 64, "channel_max": 8}
     generator, average = (Generator(8, 8, 16, 1, mapping_layers=2, **small) for _ in range(2))
-    objective = StyleGAN2Objective(
+    objective = StyleGANObjective(
         generator,
         Discriminator(16, 1, **small),
         average,

@@ -2,15 +2,15 @@
 
 Many processes run the same command. Either `launch` starts the others of this machine itself (the same words,
 once per device), or torchrun or SLURM's srun has started all of them and says so in the environment. Process
-0 is the run: it alone locks the folder, writes and prints. The others are helpers (`helper`): they take part
-in the trainings that are shared and then leave (`shared_no_longer`).
+0 is the run: it alone locks the folder, writes and prints. The others are helpers (`training.helper`): they
+take part in the trainings that are shared and then leave (`shared_no_longer`).
 """
 
 import atexit
 import logging
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 
@@ -27,6 +27,7 @@ from lightning_fabric.plugins.environments import (
 from lightning_fabric.strategies import DDPStrategy
 
 from fewmask.core.errors import ConfigError, TrainingError
+from fewmask.training.helper import helper
 from fewmask.training.memory import keep_freed_blocks
 
 PRECISIONS = {None: "32-true", "bf16": "bf16-mixed"}
@@ -34,14 +35,6 @@ PRECISIONS = {None: "32-true", "bf16": "bf16-mixed"}
 
 PATIENCE = timedelta(hours=2)
 """How long processes wait for one another: the first one may be preparing or judging meanwhile."""
-
-
-def helper(environment: Mapping[str, str] = os.environ) -> bool:
-    """Whether this process only helps process 0 of the same run; answers before anything is launched."""
-    for name in ("RANK", "SLURM_PROCID", "LOCAL_RANK"):  # torchrun, srun, Fabric
-        if name in environment:
-            return int(environment[name]) > 0
-    return False
 
 
 def launch(

@@ -64,8 +64,9 @@ def remembered() -> Iterator[Stop]:
         os.kill(os.getpid(), stop.asked)
 
 
-def end_at_once() -> None:
-    """From now on SIGTERM and SIGUSR1 raise `StoppedError` outside of trainings: a run can be resumed."""
+@contextmanager
+def ended_at_once() -> Iterator[None]:
+    """While the block runs, SIGTERM and SIGUSR1 raise `StoppedError`, except within a training."""
 
     def end(number: int, _: FrameType | None) -> None:
         raise StoppedError(
@@ -73,9 +74,14 @@ def end_at_once() -> None:
             mend="The same command goes on from the last finished step.",
         )
 
-    if threading.current_thread() is threading.main_thread():
-        for number in (signal.SIGTERM, signal.SIGUSR1):
-            signal.signal(number, end)
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGUSR1)}
+    try:
+        yield
+    finally:
+        _restore(before)
 
 
 def _restore(handlers: Mapping[signal.Signals, Handler]) -> None:
