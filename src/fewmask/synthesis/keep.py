@@ -76,37 +76,59 @@ def read_generator(folder: Path) -> KeptGenerator:
     record = _record(files)
     state = _weights(files.generator_weights, record["sha256"].get("generator"))
     where = str(files.generator_json)
-    generator = filled(lambda: build_generator(record["generator"]), state, where)
+    generator = filled(build_generator, record["generator"], state, where)
     settings, discriminator = record["discriminator"], None
     if settings is not None:
         state = _weights(files.discriminator_weights, record["sha256"].get("discriminator"))
-        discriminator = filled(lambda: build_discriminator(settings), state, where)
+        discriminator = filled(build_discriminator, settings, state, where)
     return KeptGenerator(record["generator"], generator, settings, discriminator, record["told"])
 
 
-def filled(build: Callable[[], Network], state: Mapping[str, Tensor], where: str) -> Network:
-    """The network that `build` makes with the weights of `state`, frozen, in evaluation mode.
+def filled(
+    build: Callable[[Mapping[str, Any]], Network],
+    settings: Mapping[str, Any],
+    state: Mapping[str, Tensor],
+    where: str,
+) -> Network:
+    """The network that `build` makes from `settings`, with the weights of `state`, frozen, for evaluation.
 
-    Names and shapes are compared before any memory is taken, and no chance is used up.
+    No chance is used up, and no memory is taken for a network that is wider than the weights.
 
     Raises:
         DataError: the network cannot be built, or the weights are of another architecture or not finite.
     """
     try:
-        with torch.device("meta"):
-            wanted = {name: tuple(value.shape) for name, value in build().state_dict().items()}
+        _refuse_wider(settings, state, where)
+        with torch.random.fork_rng(devices=[]):
+            network = build(settings)
     except (TypeError, ValueError, RuntimeError, ConfigError, ArithmeticError, KeyError) as error:
         raise DataError(
             "the settings describe no network", where=where, found=str(error).splitlines()[0][:200]
         ) from error
+    wanted = {name: tuple(value.shape) for name, value in network.state_dict().items()}
     _refuse_other_architecture(wanted, {name: tuple(value.shape) for name, value in state.items()}, where)
     bad = [name for name, value in state.items() if not bool(torch.isfinite(value).all())]
     if bad:
         raise DataError("weights are not finite numbers", where=where, found=", ".join(bad[:3]))
-    with torch.random.fork_rng(devices=[]):
-        network = build()
     network.load_state_dict(dict(state))
     return network.requires_grad_(False).eval()
+
+
+def _refuse_wider(settings: Mapping[str, Any], state: Mapping[str, Tensor], where: str) -> None:
+    """Every width that the settings ask for must occur in the weights."""
+    longest = max((side for value in state.values() for side in value.shape), default=0)
+    widths = {name: settings[name] for name in ("z_dim", "w_dim", "classes", "channels") if name in settings}
+    widths["channel_max"] = min(
+        settings["channel_base"] / 2 / settings.get("first_cutoff", 2.0), settings["channel_max"]
+    )
+    wider = [f"{name} {width}" for name, width in widths.items() if width > longest + 1]
+    if wider:
+        raise DataError(
+            "the weights are of another architecture than the settings say",
+            where=where,
+            found=", ".join(wider),
+            expected=f"at most {longest}, the longest side of the weights",
+        )
 
 
 def _refuse_other_architecture(

@@ -126,7 +126,7 @@ def generator_from(
             ours.update(_no_noise(settings))
     else:
         ours = stylegan3_names.from_published_generator(published)
-    generator = filled(lambda: build_generator(settings), ours, where)
+    generator = filled(build_generator, settings, ours, where)
     if isinstance(generator, stylegan3.Generator):
         _refuse_other_design(generator, published, where)
     return generator
@@ -143,7 +143,7 @@ def discriminator_from(
     _scale_mapping(published, arguments)
     _refuse_other_filters(published, where)
     ours = stylegan2_names.from_published_discriminator(published)
-    return filled(lambda: build_discriminator(settings), ours, where)
+    return filled(build_discriminator, settings, ours, where)
 
 
 def _tensor(value: NDArray[Any]) -> Tensor:
@@ -259,7 +259,7 @@ def with_channels(kept: KeptGenerator, channels: int) -> KeptGenerator:
     before = kept.generator.channels
     state = adapt_generator(kept.generator.state_dict(), channels)
     settings = {**kept.settings, "channels": channels}
-    generator = filled(lambda: build_generator(settings), state, "channels")
+    generator = filled(build_generator, settings, state, "channels")
     told = {
         **kept.told,
         "channels": {"before": before, "now": channels, "rule": "grey is the mean of channels"},
@@ -268,7 +268,7 @@ def with_channels(kept: KeptGenerator, channels: int) -> KeptGenerator:
         return KeptGenerator(settings, generator, told=told)
     critic_settings = {**kept.discriminator_settings, "channels": channels}
     state = adapt_discriminator(kept.discriminator.state_dict(), channels)
-    critic = filled(lambda: build_discriminator(critic_settings), state, "channels")
+    critic = filled(build_discriminator, critic_settings, state, "channels")
     return KeptGenerator(settings, generator, critic_settings, critic, told)
 
 
