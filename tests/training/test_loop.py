@@ -155,6 +155,25 @@ def test_best_weights_are_kept_by_smoothed_score(worker, fabric, tmp_path: Path)
     assert all(torch.equal(value, kept[when][key]) for key, value in fresh.network.state_dict().items())
 
 
+def test_a_judgement_may_hold_more_numbers_and_choose_without_smoothing(
+    worker, fabric, tmp_path: Path
+) -> None:
+    scores = iter([0.0, 0.9, 0.5])
+    _, fitted = run(
+        worker,
+        fabric,
+        tmp_path,
+        images=24,
+        validate=lambda: {"score": next(scores), "distance": 7.0},
+        validate_every=8,
+        report_every=8,
+        smoothing=0.0,
+    )
+    assert fitted.best_score == 0.9
+    assert checkpoint.load_best(Step(tmp_path), worker.TinyObjective().modules())["images_seen"] == 16
+    assert [line["distance"] for line in lines(tmp_path)] == [7.0, 7.0, 7.0]
+
+
 def test_a_score_that_is_no_number_stops(worker, fabric, tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="score is not a finite number"):
         run(worker, fabric, tmp_path, validate=lambda: float("nan"), validate_every=8)

@@ -91,15 +91,17 @@ def fit(
     checkpoint_every: int,
     report_every: int,
     sample_every: int | None = None,
-    validate: Callable[[], float] | None = None,
+    validate: Callable[[], float | Mapping[str, float]] | None = None,
     validate_every: int | None = None,
+    smoothing: float = SMOOTHING,
     parts: int = 1,
     label: str,
 ) -> Fitted:
     """Train `objective` until it has seen `images` images, rounded up to whole batches.
 
-    Every `*_every` is in images. `validate` returns a score, higher is better; the weights at the best
-    smoothed score are kept as `step.best_tensors` (see `checkpoint.load_best`). Reports go to
+    Every `*_every` is in images. `validate` returns a score, higher is better, alone or as "score" among
+    other numbers to report; the weights at the best smoothed score (`smoothing` 0: the best score) are kept
+    as `step.best_tensors` (see `checkpoint.load_best`). Reports go to
     `step.stats_jsonl`, pictures to `step.samples`, full states to `step.checkpoints`. `parts` is how many
     micro-batches an objective that can divide its batch computes one after the other, to save memory.
 
@@ -168,10 +170,11 @@ def fit(
 
                 if validate is not None and due(validate_every, before):
                     with _looked_at(modules, integer(seed, label, "validate")):
-                        score = together.first(validate() if first_process else 0.0)
+                        judged = _numbers(validate()) if first_process else {"score": 0.0}
+                        score = together.first(judged["score"])
                     together.refuse_strange({"score": score})
-                    now.score = smoothed(now.score, score)
-                    mean.add({"score": score, "smoothed_score": now.score})
+                    now.score = smoothed(now.score, score, smoothing)
+                    mean.add({**judged, "smoothed_score": now.score})
                     if now.best_score is None or now.score > now.best_score:
                         now.best_score = now.score
                         if first_process:
@@ -201,9 +204,13 @@ def fit(
     return Fitted(now.images_seen, now.seconds, now.best_score, last, resumed_from)
 
 
-def smoothed(before: float | None, score: float) -> float:
+def smoothed(before: float | None, score: float, smoothing: float = SMOOTHING) -> float:
     """The running mean of validation scores; the first one as it is."""
-    return score if before is None else SMOOTHING * before + (1 - SMOOTHING) * score
+    return score if before is None else smoothing * before + (1 - smoothing) * score
+
+
+def _numbers(judged: float | Mapping[str, float]) -> dict[str, float]:
+    return {"score": judged} if isinstance(judged, float) else dict(judged)
 
 
 def _precision(fabric: Fabric) -> dict[str, str]:
