@@ -1,65 +1,163 @@
-"""From an image to the latents of a generator in one pass.
+"""From an image to the latents of a generator in a few passes of one small network.
 
-The trunk is the GAN's own discriminator, frozen: it has seen the domain for as long as the generator. Only a
-small regression on its blocks is learned, which a CPU does in minutes. Its shape - a common w from the whole
-image and an offset per layer - is that of Richardson et al. 2021 ("Encoding in style") and Tov et al. 2021.
+A pyramid of features as in Richardson et al. 2021 ("Encoding in Style": coarse, medium and fine styles read
+coarse, medium and fine features), a common offset and one per layer as in Tov et al. 2021 ("Designing an
+Encoder"), and refinement as in Alaluf et al. 2021 ("ReStyle"): every pass sees the image beside what the
+generator makes of the latents so far, and says how to move them.
 """
+
+from collections.abc import Iterator
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fewmask.networks.equalised import EqualLinear
-from fewmask.networks.stylegan2 import Discriminator
+from fewmask.networks.equalised import EqualConv2d, EqualLinear
+from fewmask.networks.generator import ImageGenerator
+from fewmask.networks.stylegan2 import ResidualBlock
 
 _CELLS = 4
-"""Every block's activation is averaged down to 4 x 4 cells."""
+"""The trunk ends at 4 x 4 cells, and every level of the pyramid is led down to them for its styles."""
+
+_LEVELS, _COARSE, _MEDIUM = 3, 3, 4
+"""Levels of the pyramid; styles that read the coarse one and the medium one, the others read the fine one."""
+
+_SHOWN = 4.0
+"""The error of the latents so far is shown magnified: it is small after the first pass."""
 
 
 class LatentEncoder(nn.Module):
-    """Images (B, C, H, W) in [-1, 1] -> ws (B, num_ws, w_dim) = centre + common offset + offset per layer.
+    """Images, and what latents give so far, to better latents (see `refinements`).
 
     Args:
-        discriminator: the trunk; it is not copied, does not learn and is not part of the weights.
-        num_ws: latents per image.
-        centre: (w_dim,) the generator's mean latent, where the encoder starts.
-        hidden: channels per cell and block, and a quarter of the hidden layer.
+        channels: of the images.
+        resolution: R, side of the images in pixels: a power of two, at least 16.
+        num_ws: styles per image.
+        centre: (w_dim,) the mean latent, from which the first pass starts.
+        start: (C, R, R) what the generator makes of it.
+        spread: root mean squared distance of latents to their mean.
+        frame_ws: so many of the first styles stay at the centre (they place the image in its frame).
+        shared: one style for all layers (W) rather than one per layer (W+).
+        channel_base: channels at size s are min(base / s, max), at least 16.
+        channel_max: see `channel_base`.
+        width: channels of the pyramid.
+        hidden: length of the hidden layer of each style's head.
     """
 
     centre: Tensor
+    start: Tensor
 
     def __init__(
-        self, discriminator: Discriminator, num_ws: int, centre: Tensor, *, hidden: int = 64
+        self,
+        channels: int,
+        resolution: int,
+        num_ws: int,
+        centre: Tensor,
+        start: Tensor,
+        *,
+        spread: float,
+        frame_ws: int = 0,
+        shared: bool = False,
+        channel_base: int = 1024,
+        channel_max: int = 128,
+        width: int = 64,
+        hidden: int = 128,
     ) -> None:
         super().__init__()
-        self._trunk = (discriminator,)  # a tuple, so that it is not registered as a part of this network
-        blank = torch.zeros(1, discriminator.channels, discriminator.resolution, discriminator.resolution)
-        sizes = [feature.tensor.shape[1] for feature in discriminator.features(blank)[:-1]]
-        self.num_ws, self.w_dim = num_ws, len(centre)
+        self.num_ws, self.frame_ws, self.w_dim = num_ws, frame_ws, len(centre)
+        self.unit = spread / self.w_dim**0.5
         self.register_buffer("centre", centre.detach().clone())
-        self.squeeze = nn.ModuleList(EqualLinear(size, hidden, activate=True) for size in sizes)
-        self.mix = EqualLinear(len(sizes) * hidden * _CELLS**2, 4 * hidden, activate=True)
-        self.common = EqualLinear(4 * hidden, self.w_dim)
-        self.offsets = EqualLinear(4 * hidden, num_ws * self.w_dim)
+        self.register_buffer("start", start.detach().clone())
+        sizes = [resolution >> n for n in range(1, resolution.bit_length()) if resolution >> n >= _CELLS]
+        widths = [max(16, min(channel_base // size, channel_max)) for size in sizes]
+        self.stem = EqualConv2d(8 * channels, widths[0], 3)
+        self.blocks = nn.ModuleList(ResidualBlock(before, after, None) for before, after in pairwise(widths))
+        levels = list(zip(sizes, widths, strict=True))[: -_LEVELS - 1 : -1]
+        self.laterals = nn.ModuleList(EqualConv2d(w, width, 1, activate=False) for _, w in levels)
+        self.paths = nn.ModuleList(_path(size, width) for size, _ in levels)
+        self.common = StyleHead(width, self.w_dim, hidden)
+        count = 0 if shared else num_ws - frame_ws
+        self.heads = nn.ModuleList(StyleHead(width, self.w_dim, hidden) for _ in range(count))
 
     def initialise(self, chance: torch.Generator) -> None:
-        """Draw all weights from `chance`; the offsets per layer start at 0."""
+        """Draw all weights from `chance`; until it has learned the encoder says the mean latent."""
         with torch.no_grad():
             for layer in self.modules():
-                if isinstance(layer, EqualLinear):
+                if isinstance(layer, EqualConv2d | EqualLinear):
                     layer.weight.copy_(torch.randn(layer.weight.shape, generator=chance))
-                    layer.bias.zero_()
-            self.offsets.weight.zero_()
+                    if layer.bias is not None:
+                        layer.bias.zero_()
+            for head in [self.common, *self.heads]:
+                assert isinstance(head, StyleHead)
+                head.say.weight.zero_()
 
-    def forward(self, image: Tensor) -> Tensor:
-        """(B, C, H, W) -> (B, num_ws, w_dim)."""
-        cells = []
-        with torch.no_grad():
-            features = self._trunk[0].features(image)[:-1]
-        for squeeze, feature in zip(self.squeeze, features, strict=True):
-            small = F.adaptive_avg_pool2d(feature.tensor, _CELLS).movedim(1, 3)
-            cells.append(squeeze(small.flatten(0, 2)).view(len(image), -1))
-        mixed = self.mix(torch.cat(cells, dim=1))
-        offsets = self.offsets(mixed).unflatten(1, (self.num_ws, self.w_dim))
-        ws: Tensor = self.centre + self.common(mixed)[:, None] + offsets
-        return ws
+    def forward(self, image: Tensor, seen: Tensor, ws: Tensor) -> Tensor:
+        """One pass: image and its reconstruction (B, C, R, R), latents (B, num_ws, w_dim) -> better ones."""
+        levels = self._pyramid(torch.cat([image, _SHOWN * (image - seen)], dim=1))
+        told = (ws[:, self.frame_ws :] - self.centre) / self.unit
+        common = self.common(levels[0], told.mean(dim=1))[:, None]
+        parts = [
+            head(levels[min(_level(n), len(levels) - 1)], told[:, n]) for n, head in enumerate(self.heads)
+        ]
+        move = common + torch.stack(parts, dim=1) if parts else common.expand_as(told)
+        moved = ws[:, self.frame_ws :] + self.unit * move
+        return torch.cat([ws[:, : self.frame_ws], moved], dim=1)
+
+    def _pyramid(self, x: Tensor) -> list[Tensor]:
+        """Features of every level, coarse to fine, each (B, cells * width)."""
+        x = self.stem(F.pixel_unshuffle(x, 2))
+        found = [x]
+        for block in self.blocks:
+            found.append(block(found[-1]))
+        levels: list[Tensor] = []
+        above: Tensor | None = None
+        for lateral, path, x in zip(self.laterals, self.paths, found[::-1], strict=False):
+            here = lateral(x)
+            above = here if above is None else here + F.interpolate(above, scale_factor=2.0)
+            levels.append(path(above).flatten(1))
+        return levels
+
+
+class StyleHead(nn.Module):
+    """Features (B, cells * width) and the style so far (B, w_dim) -> how to move it (B, w_dim)."""
+
+    def __init__(self, width: int, w_dim: int, hidden: int) -> None:
+        super().__init__()
+        self.read = EqualLinear(width * _CELLS**2, hidden, activate=True)
+        self.say = EqualLinear(hidden + w_dim, w_dim)
+
+    def forward(self, features: Tensor, style: Tensor) -> Tensor:
+        """See the class."""
+        move: Tensor = self.say(torch.cat([self.read(features), style], dim=1))
+        return move
+
+
+def refinements(
+    encoder: LatentEncoder, generator: ImageGenerator, image: Tensor, passes: int
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """For each pass over images (B, C, R, R): latents (B, num_ws, w_dim) and what the generator draws.
+
+    Gradients flow through one pass only: the next one starts from the numbers that this one said.
+    """
+    ws = encoder.centre.expand(len(image), encoder.num_ws, -1)
+    seen = encoder.start.expand_as(image)
+    for _ in range(passes):
+        ws = encoder(image, seen, ws)
+        seen = generator.synthesis(ws, noise="constant")
+        yield ws, seen
+        ws, seen = ws.detach(), seen.detach()
+
+
+def _level(style: int) -> int:
+    """0 coarse, 1 medium, 2 fine."""
+    return 0 if style < _COARSE else 1 if style < _COARSE + _MEDIUM else 2
+
+
+def _path(size: int, width: int) -> nn.Sequential:
+    """From a level of the pyramid down to its cells."""
+    layers = []
+    while size > _CELLS:
+        layers.append(EqualConv2d(width, width, 3, down=True))
+        size //= 2
+    return nn.Sequential(*(layers or [EqualConv2d(width, width, 3)]))
