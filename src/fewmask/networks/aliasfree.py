@@ -80,7 +80,7 @@ class Resampling:
 
     @property
     def padding(self) -> int:
-        """Fine samples before the first that the felt coarse samples would reach; negative: none reaches it."""
+        """Fine samples before the first that the felt coarse ones would reach; negative: not reached."""
         return self.offset - self.step * self.first
 
     @property
@@ -89,7 +89,7 @@ class Resampling:
         return self.fine - ((self.count - 1) * self.step + self.taps - 2 * self.padding)
 
     def grow(self, x: Tensor, kernel: Tensor) -> Tensor:
-        """Coarse to fine, (B, C, coarse, coarse); a kernel (taps,) acts on both axes, (taps, taps) as it is."""
+        """Coarse to fine, (B, C, coarse, coarse); a kernel (taps,) acts on one axis, then the other."""
         x = x[:, :, self.first : self.first + self.count, self.first : self.first + self.count]
         for taps in _passes(kernel):
             x = self._grow(x, taps.expand(x.shape[1], 1, *taps.shape))
@@ -132,7 +132,7 @@ def _passes(kernel: Tensor) -> list[Tensor]:
 
 
 class FilteredLeakyReLU(nn.Module):
-    """Scale and shift, upsample, leaky ReLU with gain and limit, low-pass filter and downsample (section 3.2).
+    """Scale, shift, upsample, leaky ReLU with gain and limit, filter and downsample (section 3.2).
 
     Args:
         size_in: side of the maps that come in.
@@ -172,7 +172,8 @@ class FilteredLeakyReLU(nn.Module):
         down_taps = torch.ones(1) if down_filter is None else down_filter
         # The gain is folded into the filter behind the nonlinearity, and the limit divided by it.
         self.register_buffer("up_kernel", up_taps * up, persistent=False)
-        self.register_buffer("down_kernel", down_taps.flip(*range(down_taps.ndim)) * gain, persistent=False)
+        share = gain ** (1 / len(_passes(down_taps)))
+        self.register_buffer("down_kernel", down_taps.flip(*range(down_taps.ndim)) * share, persistent=False)
         fine = (size_out - 1) * down + len(down_taps)
         before = (fine + len(up_taps) - 1 - size_in * up + up) // 2
         self.up = Resampling(size_in, fine, up, len(up_taps), len(up_taps) - 1 - before)
@@ -182,8 +183,8 @@ class FilteredLeakyReLU(nn.Module):
         self.overshoot = max(phases) ** 2
 
     def forward(self, x: Tensor, scale: Tensor, bias: Tensor) -> Tensor:
-        """x (B, C, size_in, size_in), scale (B, C), bias (C,) -> (B, C, size_out, size_out)."""
-        y: Tensor = _Filtered.apply(x, scale, bias, self)
+        """Maps (B, C, size_in, size_in), scale (B, C), bias (C,) -> (B, C, size_out, size_out)."""
+        y: Tensor = _Filtered.apply(x, scale, bias, self)  # type: ignore[no-untyped-call]
         return y
 
     def plain(self, x: Tensor, scale: Tensor, bias: Tensor) -> Tensor:
@@ -211,7 +212,7 @@ class FilteredLeakyReLU(nn.Module):
 
 
 def shifted(x: Tensor, scale: Tensor, bias: Tensor) -> Tensor:
-    """x (B, C, H, W) times scale (B, C) plus bias (C,)."""
+    """Maps (B, C, H, W) times scale (B, C) plus bias (C,)."""
     return torch.addcmul(bias[:, None, None], x, scale[:, :, None, None])
 
 
@@ -233,7 +234,7 @@ class _Filtered(Function):
         return out
 
     @staticmethod
-    def backward(ctx: Any, *grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
+    def backward(ctx: Any, *grad: Tensor) -> tuple[Tensor | None, ...]:
         x, scale, bias = ctx.saved_tensors
         if torch.is_grad_enabled():
             # The gradient itself is to be differentiated: slower, and keeps everything.

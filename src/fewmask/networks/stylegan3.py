@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fewmask.networks.aliasfree import FilteredLeakyReLU, Rates, lowpass
+from fewmask.networks.aliasfree import FilteredLeakyReLU, lowpass
 from fewmask.networks.equalised import EqualLinear
 from fewmask.networks.generator import Feature, ImageGenerator, Mean, Noise, Synthesis
 from fewmask.networks.mapping import MappingNetwork
@@ -169,8 +169,7 @@ class AliasFreeLayer(nn.Module):
             return image if self.clamp is None else image.clamp(-self.clamp, self.clamp)
         x = F.conv2d(x * styles[:, :, None, None], self.weight, padding=self.kernel - 1)
         scale = self._demodulation(styles) * input_gain
-        x = torch.addcmul(self.bias[:, None, None], x, scale[:, :, None, None])
-        y: Tensor = self.activation(x)
+        y: Tensor = self.activation(x, scale, self.bias)
         return y
 
     def _demodulation(self, styles: Tensor) -> Tensor:
@@ -189,7 +188,10 @@ def _activation(before: Band, after: Band, design: Design, kernel: int, critical
     taps_down = design.filter_size * down if down > 1 else 1
     radial = design.use_radial_filters and not critical
     return FilteredLeakyReLU(
-        Rates(before.size + kernel - 1, after.size, up, down, taps_up, taps_down),
+        before.size + kernel - 1,
+        after.size,
+        up,
+        down,
         lowpass(taps_up, before.cutoff, before.half_width * 2, rate),
         lowpass(taps_down, after.cutoff, after.half_width * 2, rate, radial=radial),
         clamp=design.conv_clamp,
@@ -203,7 +205,7 @@ class SynthesisNetwork(Synthesis):
 
     def __init__(self, w_dim: int, design: Design) -> None:
         super().__init__()
-        plan = bands(design)
+        plan = self.plan = bands(design)
         self.num_ws = design.num_layers + 2
         self.output_scale = design.output_scale
         self.input = FourierInput(w_dim, plan[0])
