@@ -1,4 +1,4 @@
-"""How different two images look, without downloaded weights.
+"""How different two images look, without downloaded weights (LPIPS if a user brings them).
 
 A projection compares one fixed target with hundreds of candidates, so a distance first looks at the target
 (`towards`) and gives back a function of the candidates. Distances are per image and never couple the images
@@ -13,6 +13,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from fewmask.core.errors import ShapeError
+from fewmask.networks.generator import Feature
+from fewmask.networks.lpips import SMALLEST, LpipsNetwork
 from fewmask.networks.stylegan2 import Discriminator
 
 ToTarget = Callable[[Tensor], Tensor]
@@ -24,6 +27,14 @@ class Distance(Protocol):
 
     def towards(self, target: Tensor) -> ToTarget:
         """The distance to `target` (B, C, H, W) as a function of other images of the same shape."""
+        ...
+
+
+class HasFeatures(Protocol):
+    """A network with activations, such as `networks.embedding.ImageEncoder`."""
+
+    def features(self, image: Tensor) -> Sequence[Feature]:
+        """From images (B, C, H, W), the activations, fine to coarse; no image feels another."""
         ...
 
 
@@ -43,22 +54,48 @@ class DiscriminatorDistance:
 
     def towards(self, target: Tensor) -> ToTarget:
         """See `Distance.towards`."""
-        with torch.no_grad():
-            wanted = self._embed(target)
-
-        def distance(image: Tensor) -> Tensor:
-            terms = []
-            for one, other in zip(self._embed(image), wanted, strict=True):
-                difference = (one - other).square() if self.power == 2 else (one - other).abs()
-                terms.append(difference.sum(dim=1).mean(dim=(1, 2)))
-            return torch.stack(terms).sum(dim=0)
-
-        return distance
+        return _between(self._embed, target, self.power)
 
     def _embed(self, image: Tensor) -> list[Tensor]:
-        return [
-            unit_length(feature.tensor) for feature in self.discriminator.features(image)[:-1][: self.layers]
-        ]
+        return [feature.tensor for feature in self.discriminator.features(image)[:-1][: self.layers]]
+
+
+@dataclass(frozen=True)
+class EncoderDistance:
+    """The same distance by a self-supervised encoder, summed over the first `layers` of its activations."""
+
+    encoder: HasFeatures
+    layers: int = 4
+    power: Literal[1, 2] = 2
+
+    def towards(self, target: Tensor) -> ToTarget:
+        """See `Distance.towards`."""
+        return _between(self._embed, target, self.power)
+
+    def _embed(self, image: Tensor) -> list[Tensor]:
+        return [feature.tensor for feature in self.encoder.features(image)[: self.layers]]
+
+
+@dataclass(frozen=True)
+class LpipsDistance:
+    """LPIPS (Zhang et al. 2018, equation 1) with the published weights; images of 1 or 3 channels.
+
+    Raises (by `towards`):
+        ShapeError: images below 32 px, or of another number of channels.
+    """
+
+    network: LpipsNetwork
+
+    def towards(self, target: Tensor) -> ToTarget:
+        """See `Distance.towards`."""
+        if target.shape[1] not in (1, 3) or min(target.shape[2:]) < SMALLEST:
+            raise ShapeError(
+                "LPIPS cannot look at these images",
+                found=f"shape {tuple(target.shape)}",
+                expected=f"1 or 3 channels and at least {SMALLEST} px",
+                mend="Choose the discriminator's distance, which knows these images.",
+            )
+        return _between(self.network, target, 2, [weight[:, None, None] for weight in self.network.weights])
 
 
 @dataclass(frozen=True)
@@ -93,6 +130,29 @@ class SumOfDistances:
         """See `Distance.towards`."""
         ready = [(weight, part.towards(target)) for weight, part in self.parts]
         return lambda image: torch.stack([weight * part(image) for weight, part in ready]).sum(dim=0)
+
+
+def _between(
+    embed: Callable[[Tensor], Sequence[Tensor]],
+    target: Tensor,
+    power: Literal[1, 2],
+    weights: Sequence[Tensor] | None = None,
+) -> ToTarget:
+    """Distance of unit-length activations: mean over pixels, sum over (weighted) channels and layers."""
+    with torch.no_grad():
+        wanted = [unit_length(activation) for activation in embed(target)]
+
+    def distance(image: Tensor) -> Tensor:
+        terms = []
+        for n, (activation, other) in enumerate(zip(embed(image), wanted, strict=True)):
+            difference = unit_length(activation) - other
+            difference = difference.square() if power == 2 else difference.abs()
+            if weights is not None:
+                difference = difference * weights[n]
+            terms.append(difference.sum(dim=1).mean(dim=(1, 2)))
+        return torch.stack(terms).sum(dim=0)
+
+    return distance
 
 
 def unit_length(activation: Tensor, tiny: float = 1e-8) -> Tensor:
