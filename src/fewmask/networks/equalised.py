@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fewmask.networks.resample import Binomial
+from fewmask.networks.winograd import convolve
 
 SLOPE = 0.2
 ACTIVATION_GAIN = math.sqrt(2.0)
@@ -95,7 +96,7 @@ class EqualConv2d(nn.Module):
         if kernel == 1:
             y = _pointwise(x if self.filter is None else self.filter.down(x), weight, bias)
         elif self.filter is None:
-            y = F.conv2d(x, weight, bias, padding=kernel // 2)
+            y = convolve(x, weight, bias)
         else:
             y = F.conv2d(self.filter.smooth(x, padding=kernel // 2 + 1), weight, bias, stride=2)
         if self.activate:

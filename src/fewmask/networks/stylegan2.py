@@ -19,6 +19,7 @@ from fewmask.networks.equalised import ACTIVATION_GAIN, SLOPE, EqualConv2d, Equa
 from fewmask.networks.generator import Feature, ImageGenerator, Noise, Synthesis
 from fewmask.networks.mapping import MappingNetwork
 from fewmask.networks.resample import Binomial
+from fewmask.networks.winograd import convolve
 
 
 def resolutions(resolution: int) -> list[int]:
@@ -70,7 +71,7 @@ class SynthesisLayer(nn.Module):
         styles = self.affine(w)
         x = x * styles[:, :, None, None]
         if self.filter is None:
-            x = F.conv2d(x, self.weight, padding=1)
+            x = convolve(x, self.weight)
         else:
             x = F.conv_transpose2d(x, self.weight.transpose(0, 1), stride=2)
             x = self.filter.smooth(x, padding=1, gain=4.0)
