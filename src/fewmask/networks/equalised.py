@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fewmask.networks.precise import in_float32
 from fewmask.networks.resample import Binomial
 from fewmask.networks.winograd import convolve
 
@@ -46,6 +47,7 @@ class EqualLinear(nn.Module):
         self.weight_gain = gain * lr_multiplier / math.sqrt(features_in)
         self.bias_gain = gain * lr_multiplier
 
+    @in_float32
     def forward(self, x: Tensor) -> Tensor:
         """(B, in) -> (B, out)."""
         bias = self.bias if self.bias_gain == 1.0 else self.bias * self.bias_gain

@@ -18,6 +18,7 @@ from fewmask.core.errors import ConfigError
 from fewmask.networks.equalised import ACTIVATION_GAIN, SLOPE, EqualConv2d, EqualLinear
 from fewmask.networks.generator import Feature, ImageGenerator, Noise, Synthesis
 from fewmask.networks.mapping import MappingNetwork
+from fewmask.networks.precise import in_float32
 from fewmask.networks.resample import Binomial
 from fewmask.networks.winograd import convolve
 
@@ -42,6 +43,12 @@ def resolutions(resolution: int) -> list[int]:
 def channel_plan(resolution: int, channel_base: int, channel_max: int) -> dict[int, int]:
     """Channels at each size: min(channel_base / size, channel_max); the published one is (32768, 512)."""
     return {size: max(1, min(channel_base // size, channel_max)) for size in resolutions(resolution)}
+
+
+@in_float32
+def demodulation(styles: Tensor, squares: Tensor) -> Tensor:
+    """1 / |w'| of each output channel: styles (B, in), squared weights (out, in) -> (B, out)."""
+    return torch.addmm(styles.new_full((), 1e-8), styles.square(), squares.t()).rsqrt()
 
 
 class SynthesisLayer(nn.Module):
@@ -76,7 +83,7 @@ class SynthesisLayer(nn.Module):
             x = F.conv_transpose2d(x, self.weight.transpose(0, 1), stride=2)
             x = self.filter.smooth(x, padding=1, gain=4.0)
         squares = self.weight.square().sum(dim=(2, 3))
-        scale = torch.addmm(styles.new_full((), 1e-8), styles.square(), squares.t()).rsqrt()
+        scale = demodulation(styles, squares)
         scale, bias = scale * ACTIVATION_GAIN, self.bias * ACTIVATION_GAIN
         x = torch.addcmul(bias[:, None, None], x, scale[:, :, None, None])
         if not isinstance(noise, str) or noise != "none":
@@ -105,6 +112,7 @@ class ToImage(nn.Module):
         self.bias = nn.Parameter(torch.zeros(channels_out))
         self.weight_gain = 1 / math.sqrt(channels_in)
 
+    @in_float32
     def forward(self, x: Tensor, w: Tensor) -> Tensor:
         """(B, in, h, h), (B, w_dim) -> (B, C, h, h)."""
         styles = self.affine(w) * self.weight_gain
@@ -241,6 +249,7 @@ class ResidualBlock(nn.Module):
         return skip + deep
 
 
+@in_float32
 def append_group_deviation(x: Tensor, group: int) -> Tensor:
     """Append one channel: the standard deviation over a group of images, averaged over channels and pixels.
 
