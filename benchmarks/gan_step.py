@@ -17,7 +17,9 @@ from fewmask.core.seed import integer
 from fewmask.data.batches import Batch
 from fewmask.networks.stylegan2 import Discriminator, Generator
 from fewmask.objectives.ada import AdaptiveAugmentation
-from fewmask.objectives.stylegan2 import Regularisation, StyleGAN2Objective
+from fewmask.objectives.minimise import Alone
+from fewmask.objectives.regularise import Regularisation
+from fewmask.objectives.stylegan import StyleGANObjective
 from fewmask.training.memory import keep_freed_blocks, memory_mb
 
 CASES = (
@@ -34,12 +36,6 @@ CASES = (
 INTERVAL = 8
 
 
-def step(loss: torch.Tensor, optimizer: torch.optim.Optimizer) -> None:
-    optimizer.zero_grad()
-    loss.backward()
-    optimizer.step()
-
-
 def measure(size: int, base: int, most: int, batch: int, p: float | None, paths: float) -> float:
     """Images per CPU second over one interval of lazy regularisation, after a first update that warms up."""
     torch.manual_seed(integer(0, "benchmark"))
@@ -47,7 +43,7 @@ def measure(size: int, base: int, most: int, batch: int, p: float | None, paths:
         Generator(128, 128, size, 1, channel_base=base, channel_max=most, mapping_layers=2) for _ in range(2)
     )
     discriminator = Discriminator(size, 1, channel_base=base, channel_max=most)
-    learner = StyleGAN2Objective(
+    learner = StyleGANObjective(
         generator,
         discriminator,
         average,
@@ -61,7 +57,7 @@ def measure(size: int, base: int, most: int, batch: int, p: float | None, paths:
     for number in range(INTERVAL + 1):
         if number == 1:
             started = time.process_time()
-        learner.update(pictures, number * batch, step)
+        learner.update(pictures, number * batch, Alone())
     return INTERVAL * batch / (time.process_time() - started)
 
 

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from fewmask.core.errors import ConfigError
+from fewmask.objectives.ada_filter import BANDS, amplify
 from fewmask.objectives.ada_geometry import move, rotation, scaling, translation
 
 Operation = Literal[
@@ -29,10 +30,15 @@ Operation = Literal[
     "lumaflip",
     "hue",
     "saturation",
+    "imgfilter",
+    "cutout",
 ]
 
-PUBLISHED: tuple[Operation, ...] = get_args(Operation)
-"""The twelve operations of the paper's configuration "bgc"."""
+KNOWN: tuple[Operation, ...] = get_args(Operation)
+"""Every operation that can be asked for."""
+
+PUBLISHED: tuple[Operation, ...] = KNOWN[:12]
+"""The twelve operations of the paper's configuration "bgc", which did best."""
 
 ANATOMY: tuple[Operation, ...] = (
     "xint",
@@ -46,6 +52,9 @@ ANATOMY: tuple[Operation, ...] = (
     "saturation",
 )
 """Without mirroring, quarter turns and negatives: a chest has two sides, a film a black and a white."""
+
+SEQUENCES: tuple[Operation, ...] = ANATOMY[:-2]
+"""For channels that are sequences or windows, not colours: without hue and saturation, which mix them."""
 
 
 @dataclass(frozen=True)
@@ -78,14 +87,29 @@ class Draw:
     """Turn of three channels about their mean, radians; +-pi."""
     saturation: Tensor
     """log2 of the factor on the channels' difference from their mean; standard deviation 1."""
+    imgfilter: Tensor
+    """(B, 4): log2 amplification of each frequency band; standard deviation 1."""
+    cutout: Tensor
+    """Side of a grey rectangle as a share of the width and height: 0 or 0.5."""
+    cutout_centre: Tensor
+    """(B, 2): where its middle lies, as a share of the width and height."""
+    whole: "Draw | None" = None
+    """The record of the whole minibatch when this is a part of it: images are padded alike in every part."""
+
+    def rows(self, which: slice) -> "Draw":
+        """The record of some of the images."""
+        part = {name: getattr(self, name)[which] for name in _TENSORS}
+        return Draw(**part, whole=self.whole or self)
+
+
+_TENSORS = tuple(field.name for field in fields(Draw) if field.name != "whole")
 
 
 def unchanged(count: int, like: Tensor) -> Draw:
     """A record that changes none of `count` images."""
-    shifts = ("xint", "xfrac")
-    return Draw(
-        **{f.name: like.new_zeros((count, 2) if f.name in shifts else (count,)) for f in fields(Draw)}
-    )
+    width = {"xint": 2, "xfrac": 2, "cutout_centre": 2, "imgfilter": BANDS}
+    shape = {name: (count, width[name]) if name in width else (count,) for name in _TENSORS}
+    return Draw(**{name: like.new_zeros(size) for name, size in shape.items()}, whole=None)
 
 
 def draw(count: int, p: float, operations: Sequence[Operation], like: Tensor) -> Draw:
@@ -110,6 +134,9 @@ def draw(count: int, p: float, operations: Sequence[Operation], like: Tensor) ->
         happens = uniform() < probability
         return torch.where(happens if value.ndim == 1 else happens[:, None], value, 0.0)
 
+    def bands() -> Tensor:
+        return torch.stack([sometimes(normal(), p) for _ in range(BANDS)], dim=1)
+
     drawn = {
         "xflip": lambda: {"xflip": sometimes((uniform() * 2).floor(), p)},
         "rotate90": lambda: {"rotate90": sometimes((uniform() * 4).floor(), p)},
@@ -126,6 +153,8 @@ def draw(count: int, p: float, operations: Sequence[Operation], like: Tensor) ->
         "lumaflip": lambda: {"lumaflip": sometimes((uniform() * 2).floor(), p)},
         "hue": lambda: {"hue": sometimes((uniform() * 2 - 1) * math.pi, p)},
         "saturation": lambda: {"saturation": sometimes(normal(), p)},
+        "imgfilter": lambda: {"imgfilter": bands()},
+        "cutout": lambda: {"cutout": sometimes(uniform() * 0 + 0.5, p), "cutout_centre": uniform(2)},
     }
     values = dict(vars(unchanged(count, like)))
     for operation in operations:
@@ -172,15 +201,43 @@ def colour_map(record: Draw, channels: int) -> tuple[Tensor, Tensor]:
 
 
 def apply(image: Tensor, record: Draw) -> Tensor:
-    """Apply `record` to (B, C, H, W); pure, and differentiable once with respect to the image."""
+    """Apply `record` to (B, C, H, W); pure, linear in the image up to the brightness, twice differentiable.
+
+    Hue needs three channels and is left out for any other number, saturation needs two or more. What happens
+    to an image does not depend on the others.
+    """
     channels, height, width = image.shape[1:]
-    geometric = ("xflip", "rotate90", "xint", "scale", "rotate", "aniso", "rotate_after", "xfrac")
-    if any(bool(getattr(record, name).any()) for name in geometric):
-        image = move(image, inverse_map(record, height, width))
+    if bool(_moved(record).any()):
+        # An image that is not moved stays as it is, whether or not another one is.
+        reached = None if record.whole is None else inverse_map(record.whole, height, width)
+        moved = move(image, inverse_map(record, height, width), reached)
+        image = torch.where(_moved(record)[:, None, None, None], moved, image)
     matrix, offset = colour_map(record, channels)
     if channels == 1:
-        return torch.addcmul(offset[:, :, None, None], image, matrix[..., None])
-    return torch.baddbmm(offset[:, :, None], matrix, image.flatten(2)).view_as(image)
+        image = torch.addcmul(offset[:, :, None, None], image, matrix[..., None])
+    else:
+        image = torch.baddbmm(offset[:, :, None], matrix, image.flatten(2)).view_as(image)
+    if bool(record.imgfilter.any()):
+        image = amplify(image, record.imgfilter)
+    return _cut_out(image, record) if bool(record.cutout.any()) else image
+
+
+def _moved(record: Draw) -> Tensor:
+    """Which images are moved at all; (B,) bool."""
+    alone = ("xflip", "rotate90", "scale", "rotate", "aniso", "rotate_after")
+    single = torch.stack([getattr(record, name) for name in alone], dim=1)
+    return torch.cat([single, record.xint, record.xfrac], dim=1).ne(0).any(dim=1)
+
+
+def _cut_out(image: Tensor, record: Draw) -> Tensor:
+    """Zero, the middle grey, in a rectangle."""
+
+    def away(size: int, axis: int) -> Tensor:
+        place = (torch.arange(size, device=image.device) + 0.5) / size
+        return (place - record.cutout_centre[:, axis, None]).abs() >= record.cutout[:, None] / 2
+
+    keep = away(image.shape[3], 0)[:, None, :] | away(image.shape[2], 1)[:, :, None]
+    return image * keep[:, None]
 
 
 def _turn_about_grey(angle: Tensor) -> Tensor:
@@ -217,13 +274,13 @@ class AdaptiveAugmentation:
         p: float = 0.0,
         p_max: float = 0.85,
     ) -> None:
-        unknown = [name for name in operations if name not in PUBLISHED]
+        unknown = [name for name in operations if name not in KNOWN]
         if unknown:
             raise ConfigError(
                 "unknown augmentation",
                 where="operations",
                 found=", ".join(unknown),
-                expected=", ".join(PUBLISHED),
+                expected=", ".join(KNOWN),
                 mend="Correct the name or leave it out.",
             )
         if not (0 <= p <= p_max <= 1) or images < 1 or every < 1:
@@ -240,16 +297,20 @@ class AdaptiveAugmentation:
         self._signs = 0.0
         self._count = 0
 
-    def __call__(self, image: Tensor) -> Tensor:
-        """(B, C, H, W) -> the same, each operation with probability p."""
+    def draw(self, count: int, like: Tensor) -> Draw | None:
+        """Draw for `count` images, each operation with probability p; None when nothing can happen."""
         if self.p == 0.0 or not self.operations:
-            return image
-        return apply(image, draw(len(image), self.p, self.operations, image))
+            return None
+        return draw(count, self.p, self.operations, like)
 
-    def observe(self, logits_real: Tensor, minibatch: int) -> None:
-        """Learn from D(real) of minibatch number `minibatch` (B, 1); every few minibatches p takes a step."""
-        self._signs += float(logits_real.detach().sign().sum())
-        self._count += logits_real.numel()
+    def observe(self, sign: float, count: int, minibatch: int) -> None:
+        """Learn from the mean sign of D(real), over all `count` images of minibatch number `minibatch`.
+
+        With several processes or parts, `sign` is the mean over all of them, so that p is the same in each.
+        Every few minibatches p takes a step.
+        """
+        self._signs += sign * count
+        self._count += count
         if (minibatch + 1) % self.every == 0:
             up = 1.0 if self._signs / self._count > self.target else -1.0
             self.p = min(max(self.p + up * self._count / self.images, 0.0), self.p_max)

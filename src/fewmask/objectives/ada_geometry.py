@@ -7,6 +7,7 @@ sizes that is faster on a CPU than convolutions of one channel.
 """
 
 import functools
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -51,18 +52,19 @@ def translation(x: Tensor, y: Tensor) -> Tensor:
     return matrix
 
 
-def move(image: Tensor, inverse: Tensor) -> Tensor:
+def move(image: Tensor, inverse: Tensor, reached: Tensor | None = None) -> Tensor:
     """Where `inverse` sends an output pixel, there its value is read.
 
     Args:
         image: (B, C, H, W).
         inverse: (B, 3, 3) from output to input coordinates, (x, y, 1) in pixels from the image's centre.
+        reached: the maps (N, 3, 3) for which the border is laid on; None for `inverse` itself.
 
     Returns:
-        (B, C, H, W), differentiable once with respect to `image`.
+        (B, C, H, W), linear in `image` and differentiable twice with respect to it.
     """
     height, width = image.shape[2:]
-    left, right, top, bottom = _margins(inverse, height, width)
+    left, right, top, bottom = _margins(inverse if reached is None else reached, height, width)
     image = F.pad(image, (left, right, top, bottom), mode="reflect")
     padded_height, padded_width = image.shape[2:]
     image = _columns(image, _doubling(padded_width).to(image))
@@ -76,8 +78,45 @@ def move(image: Tensor, inverse: Tensor) -> Tensor:
     source_x = (2 * source_x + (left - right) - 0.5) / padded_width
     source_y = (2 * source_y + (top - bottom) - 0.5) / padded_height
     grid = torch.stack([source_x, source_y], dim=3)
-    image = F.grid_sample(image, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+    image = _Sampling.apply(image, grid)  # type: ignore[no-untyped-call]
     return _rows(_columns(image, _halving(width).to(image)), _halving(height).to(image))
+
+
+class _Sampling(torch.autograd.Function):
+    """Bilinear samples, zero outside; the grid is taken as constant.
+
+    Sampling is linear in the image, so its gradient is the transposed map, whose own gradient is the sampling
+    again: R1 needs this second derivative, which torch's grid_sample lacks.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, image: Tensor, grid: Tensor) -> Tensor:
+        ctx.save_for_backward(grid)
+        ctx.shape = image.shape
+        return F.grid_sample(image, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        (grid,) = ctx.saved_tensors
+        return _Spreading.apply(gradient, grid, ctx.shape), None  # type: ignore[no-untyped-call]
+
+
+class _Spreading(torch.autograd.Function):
+    """The transposed map of `_Sampling`."""
+
+    @staticmethod
+    def forward(ctx: Any, gradient: Tensor, grid: Tensor, shape: torch.Size) -> Tensor:
+        ctx.save_for_backward(grid)
+        image = gradient.new_zeros(()).expand(shape)  # only its shape is read
+        spread: Tensor = torch.ops.aten.grid_sampler_2d_backward(
+            gradient, image, grid, 0, 0, False, [True, False]
+        )[0]
+        return spread
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        (grid,) = ctx.saved_tensors
+        return _Sampling.apply(gradient, grid), None, None  # type: ignore[no-untyped-call]
 
 
 def _places(size: int, like: Tensor) -> Tensor:

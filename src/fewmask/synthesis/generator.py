@@ -1,8 +1,10 @@
-"""A StyleGAN2 trained from scratch on unlabelled slices, and kept for the steps that build on it."""
+"""A generator trained on unlabelled slices, from scratch or from trained networks, for what builds on it."""
 
-import hashlib
-from collections.abc import Sequence
+import copy
+import json
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,50 +14,75 @@ from numpy.typing import NDArray
 from fewmask.core.errors import ConfigError
 from fewmask.core.run import Step
 from fewmask.core.seed import integer
-from fewmask.data.batches import ArraySource, Stream
-from fewmask.networks.stylegan2 import Discriminator, Generator
-from fewmask.objectives.ada import ANATOMY, AdaptiveAugmentation, Operation
-from fewmask.objectives.stylegan2 import Average, Regularisation, StyleGAN2Objective
+from fewmask.data.batches import ArraySource, Batch, Stream
+from fewmask.networks.generator import ImageGenerator
+from fewmask.networks.stylegan2 import Discriminator
+from fewmask.objectives.ada import AdaptiveAugmentation
+from fewmask.objectives.alarms import Alarm, Rules, alarms
+from fewmask.objectives.regularise import Average, Regularisation
+from fewmask.objectives.stylegan import StyleGANObjective
+from fewmask.synthesis.design import GeneratorDesign as GeneratorDesign
+from fewmask.synthesis.design import build_discriminator, build_generator
+from fewmask.synthesis.slices import fingerprint, refuse_slices
+from fewmask.synthesis.start import Start, copy_start
+from fewmask.training.checkpoint import load_best
 from fewmask.training.launch import Fabric
 from fewmask.training.loop import Fitted, fit
 
-SMALLEST = 16
-"""Fewer slices than this teach a generator nothing but themselves."""
+Judge = Callable[[ImageGenerator], Mapping[str, float]]
+"""Numbers about a generator, among them "score": higher is better."""
 
 
-@dataclass(frozen=True)
-class GeneratorDesign:
-    """Size of the two networks and how they are trained: channels at size s are min(base / s, max)."""
+@dataclass(frozen=True, eq=False)
+class Slices:
+    """What a generator learns from.
 
-    channel_base: int = 4096
-    channel_max: int = 64
-    latent: int = 128
-    mapping_layers: int = 4
-    batch: int = 16
-    learning_rate: float = 2.5e-3
-    r1_gamma: float = 0.2
-    r1_every: int = 16
-    mixing: float = 0.9
-    average_half_life: int = 5_000
-    """Half-life in images of the averaged generator."""
-    ada_target: float = 0.6
-    ada_images: int = 50_000
-    ada_operations: tuple[Operation, ...] = ANATOMY
+    images: (N, C, R, R), R a power of two, values in [-1, 1], or any numbers with `scale`; labels: (N, K)
+    one-hot, for a generator of K classes; scale: (factor, offset) that brings the values to [-1, 1];
+    intensities: how the scans' intensities were mapped there, in words or numbers, to be kept with the
+    generator.
+    """
+
+    images: NDArray[Any]
+    labels: NDArray[np.floating] | None = None
+    scale: tuple[float, float] | None = None
+    intensities: str | Mapping[str, Any] | None = None
+
+    @property
+    def classes(self) -> int:
+        """Length of the labels, 0 for none."""
+        return 0 if self.labels is None else int(self.labels.shape[1])
+
+    @property
+    def source(self) -> ArraySource:
+        """The same for the training loop."""
+        return ArraySource(self.images, labels=self.labels, scale=self.scale)
 
 
 @dataclass(frozen=True, eq=False)
 class TrainedGenerator:
-    """The averaged generator and its discriminator, frozen, in evaluation mode, on the CPU."""
+    """The averaged generator and its discriminator, frozen, in evaluation mode, on the CPU.
 
-    generator: Generator
+    With a judge, both are those of the best score; otherwise those of the end.
+    """
+
+    generator: ImageGenerator
     discriminator: Discriminator
     fitted: Fitted
     key: dict[str, Any]
     """What it was trained from (JSON values): what builds on it depends on this."""
+    last: ImageGenerator
+    """The averaged generator at the end of the training."""
+    best: Mapping[str, Any] | None
+    """What was told about the best one: its score, after how many images; None without a judge."""
+    alarms: tuple[Alarm, ...]
+    """What went wrong during the training, by the rules that they say."""
+    settings: dict[str, dict[str, Any]]
+    """Settings of "generator" and "discriminator", for `build_generator` and `build_discriminator`."""
 
 
 def train_generator(
-    images: NDArray[np.floating],
+    slices: NDArray[np.floating] | Slices,
     design: GeneratorDesign,
     step: Step,
     *,
@@ -64,11 +91,17 @@ def train_generator(
     fabric: Fabric,
     label: str = "gan",
     pictures: int = 32,
+    start: Start | None = None,
+    held_out: Slices | None = None,
+    judge: Judge | None = None,
+    judge_every: int | None = None,
+    parts: int = 1,
+    keep_every: int | None = None,
 ) -> TrainedGenerator:
     """Train until `total` images were shown to the discriminator; the same call resumes or loads.
 
     Args:
-        images: (N, C, R, R) in [-1, 1], R a power of two.
+        slices: images in [-1, 1], or images with labels, scale and the record of their intensities.
         design: sizes and rates.
         step: folder of the training.
         total: images to see.
@@ -76,81 +109,156 @@ def train_generator(
         fabric: where to compute.
         label: names the progress bar and the streams of chance.
         pictures: samples in each picture grid.
+        start: trained networks to start from; see also `GeneratorDesign.transferred`.
+        held_out: slices of other patients, to tell whether the discriminator learns by heart.
+        judge: gives the averaged generator a score now and then; the best is kept beside the last.
+        judge_every: images from one judgement to the next; None for a tenth of `total`.
+        parts: micro-batches computed one after the other, to save memory.
+        keep_every: images from one checkpoint to the next; None for a twentieth of `total`.
 
     Raises:
-        ConfigError: fewer than 16 images, or images that are not square with a power of two for a side.
+        ConfigError: fewer than 16 images, images that are not square with a power of two for a side, labels
+            or trained networks that do not fit.
+        DataError: images that nothing can be learned from, see `slices.refuse_slices`.
+        TrainingError: a number that is not finite.
     """
-    _refuse_few(images)
-    inputs = {"design": asdict(design), "seed": seed, "label": label, "images": total}
-    inputs["slices"] = _fingerprint(images)
+    given = slices if isinstance(slices, Slices) else Slices(slices)
+    refuse_slices(given.images, given.scale)
+    _refuse_unseen(given, held_out)
+    channels, size = given.images.shape[1:3]
+    settings = {
+        "generator": design.generator(channels, size, given.classes),
+        "discriminator": design.discriminator(channels, size, given.classes),
+    }
+    generator, average, discriminator = _networks(settings, seed, label)
+    began = None if start is None else copy_start(start, generator, discriminator)
+    inputs = _inputs(given, design, {"seed": seed, "label": label, "images": total, "start": began})
     step.claim(inputs)
-    generator, average, discriminator = _networks(images.shape[1:], design, seed, label)
-    objective = StyleGAN2Objective(
-        generator,
-        discriminator,
-        average,
-        batch=design.batch,
-        augment=AdaptiveAugmentation(
-            operations=design.ada_operations, target=design.ada_target, images=design.ada_images
-        ),
-        regularisation=Regularisation(r1_gamma=design.r1_gamma, r1_every=design.r1_every),
-        averaging=Average(half_life=design.average_half_life),
-        mixing=design.mixing,
-        lr=design.learning_rate,
-        pictures=pictures,
-    )
+    objective = _objective(design, given, held_out, generator, discriminator, average, pictures)
     fitted = fit(
         objective,
-        Stream(ArraySource(images), design.batch, seed=seed, name=label),
+        Stream(given.source, design.batch, seed=seed, name=label),
         step,
         images=total,
         seed=seed,
         fabric=fabric,
-        checkpoint_every=max(total // 20, 500),
+        checkpoint_every=keep_every or max(total // 20, 500),
         report_every=max(total // 100, 100),
         sample_every=max(total // 10, 500),
+        validate=None if judge is None else lambda: judge(objective.average),
+        smoothing=0.0,
+        parts=parts,
+        validate_every=None if judge is None else judge_every or max(total // 10, 500),
         label=label,
     )
-    discriminator.cpu().requires_grad_(False).eval()
-    return TrainedGenerator(average.cpu().requires_grad_(False).eval(), discriminator, fitted, inputs)
+    return _trained(objective, fitted, step, inputs, settings, _rules(design, total), judge is not None)
+
+
+def _trained(
+    objective: StyleGANObjective,
+    fitted: Fitted,
+    step: Step,
+    inputs: dict[str, Any],
+    settings: dict[str, dict[str, Any]],
+    rules: Rules,
+    judged: bool,
+) -> TrainedGenerator:
+    """Everything of a finished training, on the CPU."""
+    last = objective.average.cpu().requires_grad_(False).eval()
+    discriminator = objective.discriminator.cpu().requires_grad_(False).eval()
+    generator, best = last, None
+    if judged:
+        generator, discriminator = copy.deepcopy(last), copy.deepcopy(discriminator)
+        spare = copy.deepcopy(objective.generator).cpu()
+        modules = {"generator": spare, "discriminator": discriminator, "average": generator}
+        best = load_best(step, modules)
+    rung = tuple(alarms(read_stats(step.stats_jsonl), rules))
+    return TrainedGenerator(generator, discriminator, fitted, inputs, last, best, rung, settings)
+
+
+def read_stats(path: Path) -> list[dict[str, float]]:
+    """The reports of a training, oldest first; none if there are none yet."""
+    if not path.exists():
+        return []
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def _objective(
+    design: GeneratorDesign,
+    slices: Slices,
+    held_out: Slices | None,
+    generator: ImageGenerator,
+    discriminator: Discriminator,
+    average: ImageGenerator,
+    pictures: int,
+) -> StyleGANObjective:
+    augment = AdaptiveAugmentation(
+        operations=design.ada_operations, target=design.ada_target, images=design.ada_images
+    )
+    return StyleGANObjective(
+        generator,
+        discriminator,
+        average,
+        batch=design.batch,
+        augment=augment if design.ada_operations else None,
+        regularisation=Regularisation(
+            r1_gamma=design.gamma(generator.resolution),
+            r1_every=design.r1_every,
+            path_length_weight=design.path_length_weight,
+            path_length_every=design.path_length_every,
+        ),
+        averaging=Average(half_life=design.average_half_life, ramp=design.average_ramp),
+        mixing=design.mixing,
+        lr=design.learning_rate,
+        lr_discriminator=design.discriminator_rate,
+        labels=slices.source.labels,
+        held_out=None if held_out is None else _whole(held_out),
+        fading=design.fading,
+        freeze=design.freeze,
+        reuse_fakes=design.reuse_fakes,
+        pictures=pictures,
+    )
 
 
 def _networks(
-    shape: Sequence[int], design: GeneratorDesign, seed: int, label: str
-) -> tuple[Generator, Generator, Discriminator]:
+    settings: Mapping[str, Mapping[str, Any]], seed: int, label: str
+) -> tuple[ImageGenerator, ImageGenerator, Discriminator]:
     """Generator, its average, discriminator; weights drawn from (seed, label)."""
-    channels, size = shape[0], shape[1]
-    widths = {"channel_base": design.channel_base, "channel_max": design.channel_max}
-
-    def generator() -> Generator:
-        layers = design.mapping_layers
-        return Generator(design.latent, design.latent, size, channels, mapping_layers=layers, **widths)
-
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(integer(seed, label, "weights"))
-        return generator(), generator(), Discriminator(size, channels, **widths)
+        generators = build_generator(settings["generator"]), build_generator(settings["generator"])
+        return *generators, build_discriminator(settings["discriminator"])
 
 
-def _fingerprint(images: NDArray[np.floating]) -> str:
-    """A short hash of the training slices."""
-    digest = hashlib.sha256(f"{images.shape} {images.dtype}".encode())
-    for image in images:
-        digest.update(np.ascontiguousarray(image).tobytes())
-    return digest.hexdigest()[:16]
+def _inputs(slices: Slices, design: GeneratorDesign, more: Mapping[str, Any]) -> dict[str, Any]:
+    """What the training depends on, as JSON values."""
+    labels = None if slices.labels is None else fingerprint(slices.labels)
+    told = {"slices": fingerprint(slices.images), "labels": labels, "scale": slices.scale}
+    return {"design": asdict(design), **more, **told, "intensities": slices.intensities}
 
 
-def _refuse_few(images: NDArray[np.floating]) -> None:
-    if len(images) < SMALLEST:
+def _rules(design: GeneratorDesign, total: int) -> Rules:
+    cap = AdaptiveAugmentation(images=design.ada_images).p_max if design.ada_operations else 0.0
+    return Rules(images=total, p_max=cap)
+
+
+def _whole(slices: Slices) -> Batch:
+    """All slices as one batch on the CPU."""
+    everything = range(len(slices.images))
+    images, _ = slices.source.fetch(everything, np.random.default_rng(0))
+    return Batch(torch.from_numpy(images), None, torch.arange(len(images)), slices.source.labels)
+
+
+def _refuse_unseen(slices: Slices, held_out: Slices | None) -> None:
+    if held_out is None:
+        return
+    refuse_slices(held_out.images, held_out.scale, "held-out images")
+    ours, theirs = (*slices.images.shape[1:], slices.classes), (*held_out.images.shape[1:], held_out.classes)
+    if ours != theirs:
         raise ConfigError(
-            "too few slices to train a generator",
-            found=f"{len(images)}",
-            expected=f"at least {SMALLEST}, better some hundreds",
-            mend="Add unlabelled scans of the same kind, or use `fewmask run supervised`.",
-        )
-    if images.shape[2] != images.shape[3]:
-        raise ConfigError(
-            "the generator draws square slices",
-            where="prepare.size",
-            found=f"{images.shape[2]} x {images.shape[3]}",
-            mend="Set prepare.size to two equal powers of two, e.g. [64, 64].",
+            "the held-out slices are of another kind than the training slices",
+            where="held_out",
+            found=str(theirs),
+            expected=f"{ours}: channels, height, width, classes",
+            mend="Prepare both in the same way.",
         )
