@@ -53,9 +53,11 @@ class Half:
 
 
 def test_the_loss_by_hand():
-    # two images, views equal, images at right angles: every row finds its partner at 1, the others at 0
-    expanded = torch.eye(2).expand(2, 2, 2)
-    assert float(contrast(expanded, 0.5)) == pytest.approx(-math.log(math.e**2 / (math.e**2 + 2)))
+    # images at right angles, views equal: every row finds its partner at 1, the others at 0
+    two = torch.eye(2).expand(2, 2, 2)
+    assert float(contrast(two, 0.5)) == pytest.approx(-math.log(math.e**2 / (math.e**2 + 2)))
+    twins = torch.eye(4).view(2, 1, 2, 4).expand(2, 2, 2, 4).flatten(0, 1)
+    assert float(contrast(twins, 0.5)) == pytest.approx(-math.log(math.e**2 / (math.e**2 + 6)))
 
 
 def test_views_of_two_processes_are_the_rows_of_one():
@@ -65,8 +67,9 @@ def test_views_of_two_processes_are_the_rows_of_one():
     for rank in range(2):
         torch.manual_seed(5)
         mine = Views()(image[rows(6, rank, 2)], rank, 2)
-        assert torch.allclose(mine, whole[rank::2], atol=1e-5)
-    assert float((whole - image).abs().mean()) > 0.01
+        assert torch.allclose(mine, whole[:, rank::2], atol=1e-5)
+    assert whole.shape == (4, 6, 1, 16, 16)
+    assert float((whole - image).abs().mean(dim=(1, 2, 3, 4)).min()) > 0.01
 
 
 @pytest.mark.parametrize("parts", [1, 2])
@@ -100,20 +103,14 @@ def test_micro_batches_and_processes_take_the_same_step(parts, monkeypatch):
 def _prepared(image):
     """Views drawn beforehand, since threads share torch's generator."""
     torch.manual_seed(5)
-    drawn = [Views()(image, 0, 1) for _ in range(2)]
-    turn = {0: 0, 1: 0}
-
-    def view(self, mine, rank, ranks):
-        turn[rank] += 1
-        return drawn[turn[rank] - 1][rank::ranks]
-
-    return view
+    drawn = Views()(image, 0, 1)
+    return lambda self, mine, rank, ranks: drawn[:, rank::ranks]
 
 
 def test_it_learns_to_tell_images_apart():
-    objective = _objective(images=16 * 60)
+    objective = _objective(images=16 * 30)
     batch, losses = _batch(_images(16)), []
-    for seen in range(0, 16 * 60, 16):
+    for seen in range(0, 16 * 30, 16):
         torch.manual_seed(seen)
         losses.append(float(objective.update(batch, seen, Alone())["loss"]))
-    assert sum(losses[-10:]) < 0.6 * sum(losses[:3]) * 10 / 3
+    assert sum(losses[-6:]) < 0.7 * sum(losses[:3]) * 6 / 3

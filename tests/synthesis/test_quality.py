@@ -25,7 +25,7 @@ def textures(name: str, count: int, size: int = 16) -> np.ndarray:
     return np.asarray((field + blob[:, None] - 0.3).clip(-1, 1), dtype=np.float32)
 
 
-def fitted(folder, images_seen=1280):
+def fitted(folder, images_seen=640):
     return fit_embedding(
         textures("training", 96),
         Run.open(folder).step("embedding"),

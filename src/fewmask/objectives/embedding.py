@@ -1,27 +1,26 @@
 """Teaching an image encoder without labels: two views of one image lie together, different images apart.
 
-SimCLR (Chen, Kornblith, Norouzi & Hinton 2020, equation 1). Every image of the batch is compared with every
-other, so processes and micro-batches exchange embeddings, and each sends back only the gradient of its own:
-together that is exactly the step of one large batch.
+SimCLR (Chen, Kornblith, Norouzi & Hinton 2020, equation 1), where every image comes a second time with faults
+planted (`objectives.faults`), as another image. Every image of the batch is compared with every other, so
+processes and micro-batches exchange embeddings, and each sends back only the gradient of its own: together
+that is exactly the step of one large batch.
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, fields, replace
-from typing import TypeVar
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import AdamW, Optimizer
 
-from fewmask.data.augment_intensity import IntensityRanges, Tone, apply_tone, draw_tone
-from fewmask.data.augment_spatial import SpatialRanges, Warp, apply_warp, draw_warp
+from fewmask.data.augment_intensity import IntensityRanges, apply_tone, draw_tone
+from fewmask.data.augment_spatial import SpatialRanges, apply_warp, draw_warp
 from fewmask.data.batches import Batch
 from fewmask.networks.embedding import ImageEncoder
+from fewmask.objectives.faults import Faults, draw_faults, plant, take_rows
 from fewmask.objectives.minimise import Minimise, rows
 from fewmask.objectives.segmentation import Schedule
-
-_Record = TypeVar("_Record", Warp, Tone)
 
 
 @dataclass(frozen=True)
@@ -50,17 +49,28 @@ class Views:
     )
 
     def __call__(self, image: Tensor, rank: int, ranks: int) -> Tensor:
-        """One view of each image (B, C, H, W); chance is torch's global generator.
+        """Two views of each image and of its faulty twin: (B, C, H, W) -> (4, B, C, H, W), the twins last.
 
-        Drawn for all B x ranks images of the batch; this process takes the rows that are its own.
+        Drawn from torch's global generator for all B x ranks images of the batch; this process takes the rows
+        that are its own. The faults of a twin's two views are equal, its noise is new.
         """
         count = len(image) * ranks
-        mine = rows(count, rank, ranks)
-        chance = torch.default_generator
-        warp = _take(draw_warp(count, 2, self.spatial, chance), mine)
-        tone = _take(draw_tone((count, *image.shape[1:]), self.intensity, chance), mine)
-        moved, _ = apply_warp(image, None, warp, outside=0)
-        return apply_tone(moved, tone)
+        shape = torch.Size((count, *image.shape[1:]))
+        mine, chance = rows(count, rank, ranks), torch.default_generator
+        faults = draw_faults(shape, chance)
+        made = []
+        for faulty in (False, False, True, True):
+            warp = take_rows(draw_warp(count, 2, self.spatial, chance), mine)
+            tone = take_rows(draw_tone(shape, self.intensity, chance), mine)
+            view = apply_tone(apply_warp(image, None, warp, outside=0)[0], tone)
+            made.append(plant(view, _with_new_noise(faults, chance).take(mine)) if faulty else view)
+        return torch.stack(made)
+
+
+def _with_new_noise(faults: Faults, chance: torch.Generator) -> Faults:
+    """The same faults, another grain."""
+    white = torch.randn(faults.grain.white.shape, generator=chance)
+    return replace(faults, grain=replace(faults.grain, white=white))
 
 
 class Expander(nn.Module):
@@ -132,17 +142,17 @@ class EmbeddingObjective:
         """Take back what `state` gave: nothing."""
 
     def update(self, batch: Batch, images_seen: int, minimise: Minimise) -> Mapping[str, Tensor | float]:
-        """One step on two views of every image."""
+        """One step on two views of every image and two of its faulty twin."""
         self._optimizer.param_groups[0]["lr"] = self.schedule.at(images_seen)
         image, rank, ranks, parts = batch.image, minimise.rank, minimise.ranks, minimise.parts
-        views = torch.stack([self.views(image, rank, ranks) for _ in range(2)])
+        views = self.views(image, rank, ranks)
         shares = [views[:, rows(len(image), part, parts)] for part in range(parts)]
         count = len(image) * ranks
         places = [rows(count, rank + ranks * part, ranks * parts) for part in range(parts)]
         alone = [self._expand(share) for share in shares] if parts == 1 else None
         with torch.no_grad():
             local = [one.detach() for one in alone or map(self._expand, shares)]
-            everyone = local[0].new_zeros(2, count, local[0].shape[2])
+            everyone = local[0].new_zeros(4, count, local[0].shape[2])
             for place, one in zip(places, local, strict=True):
                 everyone[:, place] = one * ranks
             everyone = minimise.mean(everyone)
@@ -157,23 +167,21 @@ class EmbeddingObjective:
         return {"loss": minimise(losses(), self._optimizer)}
 
     def _expand(self, views: Tensor) -> Tensor:
-        """Two views of B images (2, B, C, H, W) as unit vectors (2, B, E)."""
+        """Views of B images (4, B, C, H, W) as unit vectors (4, B, E)."""
         expanded: Tensor = self.expander(self.encoder(views.flatten(0, 1)))
-        return F.normalize(expanded.float(), dim=1).view(2, -1, expanded.shape[1])
+        return F.normalize(expanded.float(), dim=1).view(4, -1, expanded.shape[1])
 
 
 def contrast(expanded: Tensor, temperature: float) -> Tensor:
-    """NT-Xent of unit vectors (2, B, E), equation 1: find an image's other view among all other images."""
+    """NT-Xent of unit vectors (V, B, E), equation 1; rows 0 and 1, 2 and 3 ... of V are views of the same.
+
+    Every view has to find the other view of its image among all other views.
+    """
     with torch.autocast(expanded.device.type, enabled=False):
-        count = expanded.shape[1]
+        views, count = expanded.shape[:2]
         all_of_them = expanded.flatten(0, 1)
         similar = all_of_them @ all_of_them.t() / temperature
-        itself = torch.eye(2 * count, dtype=torch.bool, device=similar.device)
-        partner = (torch.arange(2 * count, device=similar.device) + count) % (2 * count)
+        itself = torch.eye(views * count, dtype=torch.bool, device=similar.device)
+        places = torch.arange(views * count, device=similar.device).view(views // 2, 2, count)
+        partner = places.flip(1).flatten()
         return F.cross_entropy(similar.masked_fill(itself, -torch.inf), partner)
-
-
-def _take(record: _Record, mine: slice) -> _Record:
-    """The rows of a drawn record that are this process's own."""
-    values = {each.name: getattr(record, each.name) for each in fields(record)}
-    return replace(record, **{name: value[mine] for name, value in values.items() if value is not None})

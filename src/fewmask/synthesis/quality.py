@@ -43,10 +43,10 @@ def fit_embedding(
     images: NDArray[np.floating],
     step: Step,
     *,
-    images_seen: int = 12_800,
+    images_seen: int = 9_600,
     seed: int,
     fabric: Fabric,
-    batch: int = 64,
+    batch: int = 32,
     dim: int = 64,
     label: str = "embedding",
 ) -> ImageEncoder:
@@ -58,7 +58,8 @@ def fit_embedding(
         images_seen: length of the training.
         seed: fixes weights, order and views.
         fabric: where to compute.
-        batch: images per update; halved until no image is twice in a batch, but at least 16.
+        batch: images per update, with as many faulty twins; halved until no image is twice in a batch, but
+            at least 16.
         dim: length of the embedding.
         label: names the progress bar and the streams of chance.
 
