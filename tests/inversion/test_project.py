@@ -6,8 +6,10 @@ import torch
 
 from fewmask.core.errors import ConfigError, DataError, RunError, ShapeError
 from fewmask.core.run import Step
+from fewmask.inversion.keep import write_inversion
 from fewmask.inversion.noise import noise_correlation
 from fewmask.inversion.project import draw_cloud, nearest, project
+from fewmask.inversion.resume import clear_parts
 from fewmask.networks.generator import ImageGenerator, Synthesis
 from fewmask.networks.mapping import MappingNetwork
 from fewmask.networks.stylegan2 import Discriminator, Generator
@@ -244,6 +246,9 @@ def test_a_projection_goes_on_where_it_died(generator, distance, tmp_path):
     assert not list(tmp_path.rglob("state.safetensors"))
     with pytest.raises(RunError, match="other settings"):
         project(generator, images * 0.5, noise="optimised", step=step, **how)
+    write_inversion(step.inversion, resumed)
+    clear_parts(step)
+    assert list(step.folder.iterdir()) == [step.inversion]
 
 
 def _die(after):

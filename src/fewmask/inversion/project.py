@@ -11,6 +11,7 @@ inversion could explain an image by moving it, and its features would no longer 
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from functools import cache
+from typing import Any
 
 import numpy as np
 import torch
@@ -117,8 +118,8 @@ def project(
         ConfigError: steps below 0, batch_size or save_every below 1.
         RunError: `step` holds a projection of other images or with other settings.
     """
-    check_images(generator, images)
     check_counts(steps, batch_size, save_every)
+    check_images(generator, images)
     if start is not None:
         check_latents(generator, start, len(images))
     how = Projection(
@@ -133,13 +134,8 @@ def project(
         noise_factor=noise_factor,
         noise_weight=noise_weight,
     )
-    made = {
-        "how": asdict(how),
-        "seed": seed,
-        "candidates": candidates,
-        "distance": type(perceptual).__name__,
-        "generator": "" if step is None else network_key(generator),
-    }
+    made = _made(generator, how, perceptual, seed, candidates, step)
+    tell = on_progress or _silent
 
     @cache
     def cloud() -> LatentCloud:
@@ -155,17 +151,14 @@ def project(
         if finished is None:
             target = on_device(some, generator)
             goal = Goal(target, perceptual.towards(target), cloud().mean, cloud().spread, seed)
-            descent = Descent(
-                how, generator, _begin(generator, begin, cloud(), target, candidates, how), goal
-            )
+            origin = _begin(generator, begin, cloud(), target, candidates, how)
+            descent = Descent(how, generator, origin, goal)
             for done in _descend(generator, descent, part):
-                if on_progress is not None:
-                    on_progress(first * steps + done * len(some), len(images) * steps)
+                tell(first * steps + done * len(some), len(images) * steps)
             inversion = reconstruct(generator, descent.ws, target, goal.distance, maps=descent.maps)
             finished = part.finish(inversion, inputs)
         parts.append(finished[0])
-        if on_progress is not None:
-            on_progress((first + len(some)) * steps, len(images) * steps)
+        tell((first + len(some)) * steps, len(images) * steps)
     return joined(parts)
 
 
@@ -201,6 +194,30 @@ def nearest(cloud: LatentCloud, images: Tensor) -> Tensor:
 def thumbnails(images: Tensor) -> Tensor:
     """Images (B, C, H, W) shrunk to at most 16 x 16 pixels and flattened: (B, D)."""
     return F.adaptive_avg_pool2d(images, min(16, images.shape[2])).flatten(1)
+
+
+def _made(
+    generator: ImageGenerator,
+    how: Projection,
+    perceptual: Distance,
+    seed: int,
+    candidates: int,
+    step: Step | None,
+) -> dict[str, Any]:
+    """What a projection follows from besides the images, as JSON values; not worked out if none is kept."""
+    if step is None:
+        return {}
+    return {
+        "how": asdict(how),
+        "seed": seed,
+        "candidates": candidates,
+        "distance": type(perceptual).__name__,
+        "generator": network_key(generator),
+    }
+
+
+def _silent(done: int, total: int) -> None:
+    """Nobody wants to know."""
 
 
 def _begin(

@@ -74,6 +74,13 @@ class Part:
             shutil.rmtree(folder, ignore_errors=True)
 
 
+def clear_parts(step: Step) -> None:
+    """Remove the parts of a step, once its caller keeps what they gave joined (tuned weights go too)."""
+    for folder in step.folder.glob("*-[0-9]*"):
+        if Step(folder).inputs_json.exists():
+            shutil.rmtree(folder, ignore_errors=True)
+
+
 def network_key(network: nn.Module) -> str:
     """SHA-256 of all weights and buffers: two networks with the same key draw the same."""
     digest = hashlib.sha256()
