@@ -11,7 +11,7 @@ from fewmask.core.errors import ConfigError, ShapeError
 from fewmask.core.run import Run
 from fewmask.core.seed import integer, stream
 from fewmask.networks.stylegan2 import Generator
-from fewmask.synthesis.quality import Judge, draw_images, fit_embedding
+from fewmask.synthesis.quality import Judge, draw_batches, fit_embedding, small
 from fewmask.training.launch import launch
 
 
@@ -117,10 +117,10 @@ def _generator(classes=0):
 
 def test_a_generator_is_judged_from_fixed_latents(judge):
     generator = _generator()
-    images = draw_images(generator, 40, seed=3)
+    images, again = (np.concatenate(list(draw_batches(generator, 40, seed=3, batch=n))) for n in (32, 7))
     assert images.shape == (40, 1, 16, 16)
     assert np.abs(images).max() <= 1
-    assert np.allclose(draw_images(generator, 40, seed=3, batch=7), images, atol=1e-5)
+    assert np.allclose(images, again, atol=1e-5)
     torch.manual_seed(1)
     first = judge.judge(generator, count=40, seed=3)
     torch.manual_seed(2)
@@ -144,7 +144,17 @@ def test_an_interrupted_training_is_taken_up(tmp_path):
 
 
 def test_images_that_cannot_be_judged(judge):
-    with pytest.raises(ShapeError, match="cannot be judged"):
+    with pytest.raises(ShapeError, match="too few"):
         judge.judge_images(textures("few", 3))
+    with pytest.raises(ShapeError, match="too few"):
+        Judge.of(judge.seer.encoder, textures("training", 12))
     with pytest.raises(ShapeError, match="cannot be judged"):
         judge.judge_images(textures("large", 16, size=32))
+
+
+def test_large_images_are_compared_small():
+    image = np.arange(2 * 1 * 130 * 130, dtype=np.float32).reshape(2, 1, 130, 130) / 1e4
+    assert small(image).shape == (2, 43 * 43)
+    assert small(image)[1, 0] == pytest.approx(image[1, 0, :3, :3].mean(), rel=1e-6)
+    assert small(image[:, :, :64, :64]) == pytest.approx(image[:, :, :64, :64].reshape(2, -1))
+    assert small(image[:0]).shape == (0, 43 * 43)

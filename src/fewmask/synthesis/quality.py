@@ -7,7 +7,7 @@ at that number: a generator is as good as this cohort can tell when it reaches t
 """
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -150,10 +150,10 @@ class Judge:
     """Real images, and what an encoder makes of them. Made by `Judge.of`; the rest are figures."""
 
     seer: Seer
-    training: NDArray[np.float32]
-    """(N, C, R, R) in [-1, 1]."""
     vectors: Vectors
     """(N, D) vectors of the training images."""
+    pixels: Vectors
+    """(N, P) their pixels, averaged to at most 64 pixels a side."""
     held_out: Vectors
     """(H, D) those of real images of other patients; H may be 0."""
     new: Vectors
@@ -189,12 +189,12 @@ class Judge:
         for images, least in ((training, 2 * FEWEST), (unseen, 0)):
             _refuse_images(images, encoder, least)
         seer = Seer.of(encoder, training)
-        vectors, other = seer(training), seer(unseen)
+        vectors, pixels, other = seer(training), small(training), seer(unseen)
         if len(unseen):
-            new, new_pixels = nearest(other, vectors), nearest(_flat(unseen), _flat(training))
+            new, new_pixels = nearest(other, vectors), nearest(small(unseen), pixels)
         else:
-            new, new_pixels = nearest_other(vectors), nearest_other(training)
-        return cls(seer, training, vectors, other, new, new_pixels)
+            new, new_pixels = nearest_other(vectors), nearest_other(pixels)
+        return cls(seer, vectors, pixels, other, new, new_pixels)
 
     @property
     def most(self) -> int:
@@ -212,18 +212,26 @@ class Judge:
             seed: of the latents; the same seed for every judgement of a training gives a smooth curve.
             labels: (M, classes), for a conditional generator: each image gets one of these rows.
         """
-        return self.judge_images(draw_images(generator, count, seed=seed, labels=labels), seed=seed)
+        return self._judge(draw_batches(generator, count, seed=seed, labels=labels), seed)
 
     def judge_images(self, images: NDArray[np.floating], *, seed: int = 0) -> Quality:
         """The same for images (n, C, R, R) in [-1, 1] from anywhere, at least 8."""
-        _refuse_images(images, self.seer.encoder, FEWEST)
-        made = self.seer(images)
+        return self._judge([images], seed)
+
+    def _judge(self, batches: Iterable[NDArray[np.floating]], seed: int) -> Quality:
+        looked = []
+        for images in batches:
+            _refuse_images(images, self.seer.encoder, 1)
+            looked.append((self.seer(images), small(images)))
+        made, pixels = (np.concatenate(each) for each in zip(*looked, strict=True))
+        if len(made) < FEWEST:
+            _refuse_few(len(made))
         count = min(self.most, len(made))
 
         def choose(chance: np.random.Generator) -> tuple[Vectors, Vectors]:
             return _choice(self.vectors, count, chance), _choice(made, count, chance)
 
-        near, near_pixels = nearest(made, self.vectors), nearest(_flat(images), _flat(self.training))
+        near, near_pixels = nearest(made, self.vectors), nearest(pixels, self.pixels)
         copied = (near < _too_near(self.new)) | (near_pixels < _too_near(self.new_pixels))
         return _mean_quality(
             choose,
@@ -246,10 +254,10 @@ class Judge:
         return _mean_quality(choose, seed, copying=1.0, copying_pixels=1.0, copies=float(copied))
 
 
-def draw_images(
+def draw_batches(
     generator: ImageGenerator, count: int, *, seed: int, labels: Tensor | None = None, batch: int = 32
-) -> NDArray[np.float32]:
-    """`count` images (count, C, R, R) in [-1, 1] from latents fixed by `seed`, without new noise.
+) -> Iterator[NDArray[np.float32]]:
+    """`count` images (C, R, R) in [-1, 1], a batch at a time, from latents fixed by `seed`, no new noise.
 
     Raises `ConfigError` when a conditional generator gets no `labels` (M, classes) to choose from.
     """
@@ -265,14 +273,19 @@ def draw_images(
     chosen = None
     if generator.classes and labels is not None:
         chosen = labels.cpu()[torch.randint(len(labels), (count,), generator=chance)]
-    made = []
-    with torch.no_grad():
-        for first in range(0, count, batch):
-            some = slice(first, first + batch)
-            label = None if chosen is None else chosen[some].to(device)
+    for first in range(0, count, batch):
+        some = slice(first, first + batch)
+        label = None if chosen is None else chosen[some].to(device)
+        with torch.no_grad():
             image = generator(z[some].to(device), label, noise="constant")
-            made.append(image.float().clamp(-1, 1).cpu().numpy())
-    return np.concatenate(made)
+        yield image.float().clamp(-1, 1).cpu().numpy()
+
+
+def draw_images(
+    generator: ImageGenerator, count: int, *, seed: int, labels: Tensor | None = None
+) -> NDArray[np.float32]:
+    """The images of `draw_batches` as one array (count, C, R, R)."""
+    return np.concatenate(list(draw_batches(generator, count, seed=seed, labels=labels)))
 
 
 def embed(encoder: ImageEncoder, images: NDArray[np.floating], *, batch: int = 32) -> Vectors:
@@ -333,8 +346,16 @@ def _some(images: NDArray[np.floating], most: int, seed: int, name: str) -> NDAr
     return np.asarray(images, dtype=np.float32)
 
 
-def _flat(images: NDArray[np.floating]) -> Vectors:
-    return np.asarray(images, dtype=np.float64).reshape(len(images), -1)
+def small(images: NDArray[np.floating]) -> Vectors:
+    """Pixels (N, P) of images (N, C, R, R), averaged over blocks until a side has at most 64 pixels."""
+    size = images.shape[2]
+    block = -(-size // 64)
+    kept = size // block * block
+    cut = np.asarray(images[:, :, :kept, :kept], dtype=np.float32)
+    blocks = cut.reshape(*cut.shape[:2], kept // block, block, kept // block, block)
+    return np.asarray(blocks.mean(axis=(3, 5), dtype=np.float64)).reshape(
+        len(images), cut.shape[1] * (kept // block) ** 2
+    )
 
 
 def _fingerprint(images: NDArray[np.floating]) -> str:
@@ -347,10 +368,16 @@ def _fingerprint(images: NDArray[np.floating]) -> str:
 
 def _refuse_images(images: NDArray[np.floating], encoder: ImageEncoder, least: int) -> None:
     wanted = (encoder.channels, encoder.resolution, encoder.resolution)
-    if images.shape[1:] != wanted or len(images) < least:
+    if images.shape[1:] != wanted:
         raise ShapeError(
             "images cannot be judged by this encoder",
             found=f"{images.shape}",
-            expected=f"at least {least} images of {wanted}",
-            mend="Train the encoder on images of this size, and give more of them.",
+            expected=f"{wanted} each",
+            mend="Train the encoder on images of this size.",
         )
+    if len(images) < least:
+        _refuse_few(len(images), least)
+
+
+def _refuse_few(found: int, least: int = FEWEST) -> None:
+    raise ShapeError("too few images to judge", found=f"{found}", expected=f"at least {least}")
