@@ -73,12 +73,13 @@ def run(
     dry_run: Annotated[bool, Parameter(negative=())] = False,
     settings: Annotated[bool, Parameter(negative=())] = False,
 ) -> int:
-    """Run a recipe: supervised or fewshot. The same command again resumes where it stopped.
+    """Run a recipe: supervised, fewshot, gan or invert. The same command again resumes where it stopped.
 
     Example: fewmask run fewshot --preset chest-xray-64 --cohort my_scans --out runs/mine gan.images=80000
 
     Args:
-        recipe: `supervised` (U-Net on k masks against all) or `fewshot` (GAN features, beside the U-Net).
+        recipe: `supervised` (U-Net on k masks against all), `fewshot` (GAN features, beside the U-Net),
+            `gan` (a generator on unlabelled slices) or `invert` (slices to latents of a generator).
         overrides: Settings as key=value, e.g. unet.images=800 shots.counts='[1, 8]'.
         preset: A named set of settings; `tiny` takes under a minute. `--preset list` shows them.
         cohort: What to train and test on; without it, the built-in phantom.
@@ -98,6 +99,30 @@ def run(
     return verbs.run_verb(
         recipe, words, preset=preset, cohort=cohort, out=out, config=config, dry_run=dry_run
     )
+
+
+@app.command(name="import")
+def import_(
+    checkpoint: Path,
+    *,
+    out: Annotated[Path, Parameter(name=["--out", "-o"])],
+    channels: int | None = None,
+) -> int:
+    """Take over a published StyleGAN2-ADA or StyleGAN3 checkpoint (.pkl), as safetensors.
+
+    The file is a pickle, a program of whoever wrote it: it is read value by value, and nothing in it is ever
+    run. A file that asks for more than numbers and names is refused.
+
+    Example: fewmask import stylegan2-ffhq.pkl --out runs/ffhq --channels 1
+
+    Args:
+        checkpoint: The .pkl file.
+        out: Folder for generator.json and the weights; `run invert` and gan.start take it.
+        channels: Channels of your slices; RGB becomes grey by the mean. Without it, as they are.
+    """
+    from fewmask.recipes.verbs import import_verb
+
+    return import_verb(checkpoint, out=out, channels=channels)
 
 
 @app.command

@@ -231,6 +231,11 @@ class Run:
         return self.folder / "results.csv"
 
     @property
+    def residuals_csv(self) -> Path:
+        """One row per way of inverting and slice."""
+        return self.folder / "residuals.csv"
+
+    @property
     def report_html(self) -> Path:
         """The page to read."""
         return self.folder / "report.html"
@@ -258,6 +263,11 @@ class Run:
     def model(self) -> Path:
         """The model to use, for `fewmask segment`."""
         return self.folder / "model"
+
+    @property
+    def generator(self) -> Path:
+        """The generator to use, for `fewmask run invert` and `fewshot`."""
+        return self.folder / "generator"
 
     @property
     def phantom(self) -> Path:

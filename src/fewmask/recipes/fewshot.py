@@ -29,10 +29,10 @@ from fewmask.inversion.keep import read_inversion, write_inversion
 from fewmask.inversion.project import Inversion, project
 from fewmask.metrics.score import Row
 from fewmask.networks.pixelhead import PixelHead
-from fewmask.objectives.ada import ANATOMY
 from fewmask.objectives.perceptual import DiscriminatorDistance
 from fewmask.recipes.arms import UNET, Mixed, place, scored, stacked, unet_arm
 from fewmask.recipes.ganchecks import gan_checks, inversion_check
+from fewmask.recipes.generator import learn_generator
 from fewmask.recipes.outcome import Outcome
 from fewmask.recipes.plan import Work, gan_work, inversion_work, unet_work
 from fewmask.recipes.settings import FewshotSettings
@@ -50,7 +50,7 @@ from fewmask.synthesis.features import (
     ImageFeatures,
     sampled_statistics,
 )
-from fewmask.synthesis.generator import GeneratorDesign, TrainedGenerator, train_generator
+from fewmask.synthesis.generator import Slices, TrainedGenerator
 from fewmask.synthesis.pixelhead import Shots as HeadShots
 from fewmask.synthesis.pixelhead import augmented_copies, fit_head, predict_head
 from fewmask.training.launch import on_cpu
@@ -114,7 +114,7 @@ def run(stage: Stage, settings: FewshotSettings) -> Outcome:
         masks=False,
         cap=settings.gan.slices_per_patient,
     ).images
-    gan = learn_slices(stage, settings, unlabelled)
+    gan = learn_generator(stage.ground, settings.gan, Slices(unlabelled))
     stack = features(gan, settings)
     statistics = sampled_statistics(stack, gan.generator, seed=settings.seed)
     tested = invert_test(stage, settings, gan)
@@ -132,31 +132,6 @@ def run(stage: Stage, settings: FewshotSettings) -> Outcome:
     met = inversion_check(invert_shots(stage, settings, gan, few, items)[2], tested.inversion)
     learned = len(unlabelled)
     return Outcome(rows, (*checks, met), {HEAD: learned, AUTOSHOT: learned}, DEVIATIONS)
-
-
-def learn_slices(
-    stage: Stage, settings: FewshotSettings, unlabelled: NDArray[np.floating]
-) -> TrainedGenerator:
-    """The GAN sees every slice of the training patients, and no mask."""
-    gan = settings.gan
-    mirror = ("xflip",) if gan.mirror else ()
-    design = GeneratorDesign(
-        channel_base=gan.channel_base,
-        channel_max=gan.channel_max,
-        latent=gan.latent,
-        mapping_layers=gan.mapping_layers,
-        batch=gan.batch,
-        learning_rate=gan.learning_rate,
-        r1_gamma=gan.r1_gamma,
-        mixing=gan.mixing,
-        ada_target=gan.ada_target,
-        ada_images=gan.ada_images,
-        ada_operations=(*mirror, *ANATOMY),
-    )
-    step = stage.run.step("gan")
-    return train_generator(
-        unlabelled, design, step, total=gan.images, seed=settings.seed, fabric=stage.fabric
-    )
 
 
 def features(gan: TrainedGenerator, settings: FewshotSettings) -> FeatureStack:
@@ -322,7 +297,7 @@ def plan(settings: FewshotSettings) -> Sequence[Work]:
     """What `run` will do, to be timed."""
     draws = len(settings.shots.counts) * settings.shots.draws
     return [
-        gan_work(settings),
+        gan_work(settings.gan, settings.prepare.size[0]),
         inversion_work(settings),
         unet_work(settings, "U-Net", draws + int(settings.shots.full)),
         unet_work(settings, "auto-shot U-Net", draws),

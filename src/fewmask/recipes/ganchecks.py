@@ -1,5 +1,7 @@
 """What can go wrong with a GAN and its inversions, as checks on the page (protocol: failure checks)."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -8,7 +10,8 @@ from fewmask.core.seed import integer, stream
 from fewmask.inversion.project import Inversion
 from fewmask.inversion.residual import residual_gate
 from fewmask.metrics.fidelity import novelty
-from fewmask.networks.stylegan2 import Generator
+from fewmask.networks.generator import ImageGenerator
+from fewmask.objectives.alarms import BY_HEART, COLLAPSE, Alarm
 from fewmask.report.content import Check
 
 SAMPLES = 128
@@ -24,7 +27,7 @@ MEANING = "Where the generator cannot draw a slice, the head reads features of a
 
 
 def gan_checks(
-    generator: Generator, training: NDArray[np.floating], held_out: NDArray[np.floating], *, seed: int
+    generator: ImageGenerator, training: NDArray[np.floating], held_out: NDArray[np.floating], *, seed: int
 ) -> tuple[Check, Check]:
     """Collapse and memorisation of a generator; images (N, C, H, W) in [-1, 1]."""
     chance = torch.Generator().manual_seed(integer(seed, "ganchecks"))
@@ -49,6 +52,24 @@ def gan_checks(
             f"the nearest training slice is {found.copying:.2f} times as far as from unseen real slices",
             "A generator that repeats its training slices must not be shared, and teaches nothing new.",
         ),
+    )
+
+
+def alarm_checks(rung: Sequence[Alarm]) -> tuple[Check, ...]:
+    """What rang while the generator trained, one check per kind of alarm."""
+    meanings = {
+        COLLAPSE: "The generator drew the same again and again for a while; the kept snapshot may be sound.",
+        BY_HEART: "The discriminator knows the training slices by heart: more slices, more augmentation.",
+    }
+    of = {alarm.name: alarm for alarm in rung}
+    return tuple(
+        Check(
+            f"No alarm of {name} during the training",
+            "warning" if name in of else "passed",
+            str(of[name]) if name in of else "none rang",
+            meaning,
+        )
+        for name, meaning in meanings.items()
     )
 
 

@@ -9,14 +9,17 @@ import torch
 
 from fewmask.core.seed import stream
 from fewmask.data.batches import ArraySource, Stream
-from fewmask.networks.stylegan2 import Discriminator, Generator
+from fewmask.networks.generator import ImageGenerator
+from fewmask.networks.stylegan2 import Discriminator
 from fewmask.networks.unet import build_unet
 from fewmask.objectives.ada import ANATOMY, AdaptiveAugmentation
 from fewmask.objectives.minimise import Alone
 from fewmask.objectives.perceptual import DiscriminatorDistance
 from fewmask.objectives.segmentation import Schedule, SegmentationObjective
-from fewmask.objectives.stylegan2 import StyleGAN2Objective
-from fewmask.recipes.settings import CommonSettings, FewshotSettings
+from fewmask.objectives.stylegan import StyleGANObjective
+from fewmask.recipes.generator import design_of
+from fewmask.recipes.settings import CommonSettings, FewshotSettings, GANSettings
+from fewmask.synthesis.design import build_discriminator, build_generator
 from fewmask.training.loop import Objective
 from fewmask.training.memory import memory_mb
 
@@ -70,18 +73,18 @@ def unet_work(settings: CommonSettings, what: str, times: int) -> Work:
     return Work(what, times, unet.images, rate)
 
 
-def gan_work(settings: FewshotSettings) -> Work:
-    """The training of the GAN."""
-    gan, size = settings.gan, settings.prepare.size[0]
+def gan_work(gan: GANSettings, size: int) -> Work:
+    """The training of the generator on slices of one channel."""
 
     def rate() -> float:
-        generator, average, discriminator = _networks(settings)
-        objective = StyleGAN2Objective(
+        generator, average, discriminator = _networks(gan, size)
+        objective = StyleGANObjective(
             generator,
             discriminator,
             average,
             batch=gan.batch,
             augment=AdaptiveAugmentation(operations=ANATOMY),
+            reuse_fakes=gan.reuse_fakes,
         )
         source = ArraySource(_noise((gan.batch, 1, size, size)))
         return _images_per_second(objective, source, gan.batch, updates=4)
@@ -96,7 +99,7 @@ def inversion_work(settings: FewshotSettings) -> Work:
     size, steps = settings.prepare.size[0], settings.inversion.steps
 
     def rate() -> float:
-        generator, _, discriminator = _networks(settings)
+        generator, _, discriminator = _networks(settings.gan, size)
         distance = DiscriminatorDistance(discriminator).towards(torch.from_numpy(_noise((16, 1, size, size))))
         ws = generator.mapping(torch.from_numpy(_noise((16, generator.z_dim)))).detach()
         started = time.perf_counter()
@@ -108,14 +111,11 @@ def inversion_work(settings: FewshotSettings) -> Work:
     return Work("inversion of labelled slices", 1, images, rate)
 
 
-def _networks(settings: FewshotSettings) -> tuple[Generator, Generator, Discriminator]:
-    gan, size = settings.gan, settings.prepare.size[0]
-    widths = {"channel_base": gan.channel_base, "channel_max": gan.channel_max}
-    layers = gan.mapping_layers
-    generator, average = (
-        Generator(gan.latent, gan.latent, size, 1, mapping_layers=layers, **widths) for _ in range(2)
-    )
-    return generator, average, Discriminator(size, 1, **widths)
+def _networks(gan: GANSettings, size: int) -> tuple[ImageGenerator, ImageGenerator, Discriminator]:
+    design = design_of(gan)
+    generators = (build_generator(design.generator(1, size)) for _ in range(2))
+    first, second = generators
+    return first, second, build_discriminator(design.discriminator(1, size))
 
 
 def _images_per_second(objective: Objective, source: ArraySource, batch: int, *, updates: int = 3) -> float:

@@ -1,5 +1,6 @@
 """Every setting of every recipe: a typed field with one line of doc, which is the help and the manual too."""
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -122,10 +123,17 @@ class UNetSettings(Settings):
 
 
 class GANSettings(Settings):
-    """StyleGAN2 on the unlabelled slices."""
+    """The generator on the unlabelled slices."""
 
+    network: Annotated[
+        Literal["stylegan2", "stylegan3-t", "stylegan3-r"],
+        Field(description="stylegan3 moves without sticking to pixels, at several times the cost"),
+    ] = "stylegan2"
     images: Annotated[int, Field(ge=1, description="training images seen by the discriminator")] = 40_000
     batch: Annotated[int, Field(ge=2, description="images per update")] = 16
+    parts: Annotated[
+        int, Field(ge=1, description="compute an update in so many parts: less memory, the same result")
+    ] = 1
     channel_base: Annotated[
         int, Field(description="channels x resolution: layer widths are min(base / size, max)")
     ] = 4096
@@ -133,14 +141,32 @@ class GANSettings(Settings):
     latent: Annotated[int, Field(description="length of z and w")] = 128
     mapping_layers: Annotated[int, Field(ge=1, description="layers of the mapping network")] = 4
     learning_rate: Annotated[float, Field(gt=0, description="learning rate of both networks")] = 2.5e-3
-    r1_gamma: Annotated[float, Field(ge=0, description="weight of the gradient penalty R1")] = 0.2
+    r1_gamma: Annotated[
+        float | None,
+        Field(ge=0, description="weight of the gradient penalty R1; None: 0.0002 size^2 / batch"),
+    ] = 0.2
+    path_length: Annotated[
+        float, Field(ge=0, description="weight of the path length penalty: 0 none, 2 as published")
+    ] = 0.0
     mixing: Annotated[float, Field(ge=0, le=1, description="probability of style mixing")] = 0.9
+    reuse_fakes: Annotated[
+        bool, Field(description="G learns from the images D just saw: cheaper than the published order")
+    ] = False
     ada_target: Annotated[
         float, Field(description="mean sign of D on real images that augmentation aims at")
     ] = 0.6
     ada_images: Annotated[int, Field(description="images over which p can rise from 0 to 1")] = 50_000
     mirror: Annotated[bool, Field(description="left-right flips; off: anatomy is asymmetric")] = False
     slices_per_patient: Annotated[int, Field(ge=1, description="at most so many slices of one patient")] = 60
+    start: Annotated[
+        Path | None,
+        Field(
+            description="go on from this generator: a folder that holds generator.json, see `fewmask import`"
+        ),
+    ] = None
+    freeze_d: Annotated[
+        int, Field(ge=0, description="with start: blocks of the discriminator, finest first, that stay")
+    ] = 0
 
 
 class InversionSettings(Settings):
@@ -224,9 +250,73 @@ class FewshotSettings(CommonSettings):
 
     @model_validator(mode="after")
     def _slices_for_a_generator(self) -> "FewshotSettings":
-        height, width = self.prepare.size
-        if self.prepare.dims != 2:
-            raise ValueError("the generator draws slices: set prepare.dims=2")
-        if height != width or height not in SIDES:
-            raise ValueError(f"the generator draws squares: prepare.size must be twice one of {SIDES}")
+        _refuse_shapes(self.prepare)
         return self
+
+
+class QualitySettings(Settings):
+    """How a generator is judged while it trains, without downloaded weights."""
+
+    images: Annotated[
+        int, Field(ge=0, description="images on which the judging encoder learns; 0: no judgement")
+    ] = 12_800
+    samples: Annotated[int, Field(ge=32, description="generated images per judgement")] = 256
+    judgements: Annotated[int, Field(ge=1, description="judgements over the training, evenly spaced")] = 12
+
+
+class GANRunSettings(GroundSettings):
+    """A generator trained on unlabelled slices, judged and kept."""
+
+    gan: GANSettings = GANSettings()
+    quality: QualitySettings = QualitySettings()
+    condition: Annotated[
+        str | None, Field(description="a tag of the cases (e.g. site) to condition on; None: unconditional")
+    ] = None
+
+    @model_validator(mode="after")
+    def _slices_for_a_generator(self) -> "GANRunSettings":
+        _refuse_shapes(self.prepare)
+        return self
+
+
+class InvertRunSettings(GroundSettings):
+    """Latents of unseen slices by several ways, and how far each may be trusted."""
+
+    generator: Annotated[
+        Path | None,
+        Field(description="folder of the generator: the `generator` folder of a run, or an import"),
+    ] = None
+    ways: Annotated[
+        tuple[Literal["encoder", "w", "w+", "w+noise", "pti"], ...],
+        Field(description="encoder: one pass; w, w+: by steps; w+noise: noise maps too; pti: weights too"),
+    ] = ("w", "w+", "pti")
+    steps: Annotated[int, Field(ge=1, description="steps in W and W+")] = 100
+    pti_steps: Annotated[int, Field(ge=1, description="at most so many steps on the generator's weights")] = (
+        60
+    )
+    pti: Annotated[
+        Literal["per_image", "shared"], Field(description="weights for each image, or one set for all")
+    ] = "per_image"
+    frame: Annotated[
+        Literal["frozen", "free"], Field(description="StyleGAN3: may an inversion move the picture?")
+    ] = "frozen"
+    encoder_images: Annotated[int, Field(ge=1, description="images on which the encoder learns")] = 8_000
+    batch: Annotated[int, Field(ge=1, description="slices inverted at once")] = 16
+    reference: Annotated[
+        int, Field(ge=8, description="training slices whose residuals say what is usual")
+    ] = 64
+    percentile: Annotated[
+        float, Field(gt=0, lt=100, description="a residual above this percentile of theirs is flagged")
+    ] = 95.0
+    slices_per_patient: Annotated[int, Field(ge=1, description="at most so many slices of one patient")] = 8
+    lpips: Annotated[
+        Path | None, Field(description="LPIPS weights, if you have them; None: the discriminator's features")
+    ] = None
+
+
+def _refuse_shapes(prepare: PrepareSettings) -> None:
+    height, width = prepare.size
+    if prepare.dims != 2:
+        raise ValueError("the generator draws slices: set prepare.dims=2")
+    if height != width or height not in SIDES:
+        raise ValueError(f"the generator draws squares: prepare.size must be twice one of {SIDES}")

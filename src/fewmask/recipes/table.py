@@ -6,11 +6,17 @@ from functools import partial
 from typing import Any
 
 from fewmask.core.errors import ConfigError
-from fewmask.recipes import fewshot, supervised
+from fewmask.recipes import fewshot, gan, invert, supervised
 from fewmask.recipes.outcome import segmented
 from fewmask.recipes.page import Finished, Job
 from fewmask.recipes.plan import Work
-from fewmask.recipes.settings import FewshotSettings, GroundSettings, SupervisedSettings
+from fewmask.recipes.settings import (
+    FewshotSettings,
+    GANRunSettings,
+    GroundSettings,
+    InvertRunSettings,
+    SupervisedSettings,
+)
 from fewmask.report.content import Arm
 
 
@@ -48,6 +54,22 @@ RECIPES = {
             carry_out=partial(segmented, fewshot.run, fewshot.ARMS),
             plan=fewshot.plan,
             arms=fewshot.ARMS,
+        ),
+        Recipe(
+            name="gan",
+            title=gan.TITLE,
+            question=gan.QUESTION,
+            settings=GANRunSettings,
+            carry_out=gan.carry_out,
+            plan=gan.plan,
+        ),
+        Recipe(
+            name="invert",
+            title=invert.TITLE,
+            question=invert.QUESTION,
+            settings=InvertRunSettings,
+            carry_out=invert.carry_out,
+            plan=invert.plan,
         ),
     )
 }

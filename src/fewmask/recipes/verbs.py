@@ -32,6 +32,7 @@ from fewmask.report.datacard import data_card
 from fewmask.report.tables import lesion_lines, plain_table
 from fewmask.segmenter.compare import score_folder
 from fewmask.segmenter.folder import MaskFormat, segment_folder
+from fewmask.synthesis.published import import_published
 
 
 def check_verb(path: Path, *, out: Path | None, classes: str | None) -> int:
@@ -121,6 +122,20 @@ def presets_verb(name: str) -> int:
     for preset in (read_preset(name, each) for each in preset_names(name)):
         table.add_row(preset.name, preset.purpose, preset.hours, preset.expected)
     Console().print(table)
+    return 0
+
+
+def import_verb(checkpoint: Path, *, out: Path, channels: int | None) -> int:
+    """Take over a published checkpoint; says what it holds."""
+    kept = import_published(checkpoint, out, channels=channels)
+    generator = kept.generator
+    console = Console()
+    say(
+        console,
+        f"{kept.settings['kind']}, {generator.resolution} px, channels: {generator.channels}, "
+        f"discriminator: {'no' if kept.discriminator is None else 'yes'}",
+    )
+    say(console, f"generator: {out}")
     return 0
 
 

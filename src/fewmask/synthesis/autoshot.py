@@ -16,8 +16,8 @@ from torch import Tensor
 from fewmask.core.errors import ConfigError
 from fewmask.core.seed import integer
 from fewmask.core.volume import IGNORE
+from fewmask.networks.generator import ImageGenerator
 from fewmask.networks.pixelhead import PixelHead
-from fewmask.networks.stylegan2 import Generator
 from fewmask.synthesis.features import FeatureStack
 from fewmask.synthesis.pixelhead import Labeller, in_batches, probabilities
 
@@ -56,7 +56,7 @@ class LabelledSamples:
 
 
 def sample_labelled(
-    generator: Generator,
+    generator: ImageGenerator,
     heads: Sequence[PixelHead],
     stack: FeatureStack,
     count: int,
@@ -180,7 +180,7 @@ def _votes(
 
 
 def _draw(
-    numbers: range, generator: Generator, seed: int, mixing: float
+    numbers: range, generator: ImageGenerator, seed: int, mixing: float
 ) -> tuple[tuple[Tensor, Tensor], Tensor]:
     """Two latents per sample and the layer where the second takes over (num_ws: never)."""
     first, second, cuts = [], [], []

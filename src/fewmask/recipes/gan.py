@@ -1,0 +1,292 @@
+"""A generator trained on unlabelled slices, judged against real slices of unseen patients, and kept.
+
+StyleGAN2 (Karras et al. 2020) or StyleGAN3 (Karras et al. 2021) with adaptive augmentation. No mask and no
+downloaded weight is needed: an encoder that learns from the cohort's own slices judges the generator while
+it trains, the snapshot with the best score is kept, and the same numbers for real against real slices tell
+what can be reached. The folder `generator` of the run serves `fewmask run invert` and `fewshot`.
+
+    fewmask run gan --preset chest-xray-64 --cohort MY_FILMS --out runs/gan
+
+Times and scores on real scans: docs/results/.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from fewmask.core.errors import ConfigError
+from fewmask.core.run import Run
+from fewmask.data.case import Case
+from fewmask.data.overlay import contact_sheet, png_bytes
+from fewmask.data.slices import SliceSet, prepare_slices
+from fewmask.metrics.fidelity import nearest
+from fewmask.networks.generator import ImageGenerator
+from fewmask.recipes.ganchecks import alarm_checks, gan_checks
+from fewmask.recipes.generator import kept_of, learn_generator
+from fewmask.recipes.ground import Ground
+from fewmask.recipes.page import Finished, Job, begin_report, open_told
+from fewmask.recipes.plan import Work, gan_work
+from fewmask.recipes.record import fingerprint
+from fewmask.recipes.settings import GANRunSettings
+from fewmask.report.content import Curve, Gallery, Picture, Sentence, Table, write_report
+from fewmask.report.curves import read_numbers
+from fewmask.report.page import write_page
+from fewmask.synthesis.generator import Slices, TrainedGenerator
+from fewmask.synthesis.keep import write_generator
+from fewmask.synthesis.quality import Judge, Quality, draw_images, fit_embedding
+
+TITLE = "A generator of slices"
+QUESTION = "Does the generator draw slices as varied as real ones, and no copies of them?"
+
+SHOWN = 32
+"""Slices on a contact sheet."""
+
+FINAL = 1024
+"""At most so many generated slices are judged at the end."""
+
+TERMS = {
+    "Fréchet distance": "Of Gaussians fitted to the embeddings of generated and of training slices (Heusel "
+    "et al. 2017), embeddings by an encoder that learned from this cohort alone. Compare it with the line "
+    "for unseen real slices only: it depends on encoder and number of slices.",
+    "Kernel distance": "Unbiased squared maximum mean discrepancy, cubic kernel (Binkowski et al. 2018), "
+    "± its standard error; around 0 for slices of the same kind.",
+    "Precision, recall": "Share of generated slices that look like real ones, and of real ones that the "
+    "generated ones cover, k = 3 (Kynkäänniemi et al. 2019).",
+    "Diversity": "Mean embedding distance of two generated slices over that of two real ones.",
+    "Copying": "Median distance to the nearest training slice over that of unseen real slices, by embedding; "
+    "far below 1 means copies.",
+    "Copies": "Share of generated slices nearer to a training slice than half of what 19 of 20 unseen real "
+    "slices keep.",
+}
+
+
+def carry_out(job: Job, settings: GANRunSettings) -> Finished:
+    """Train, judge, keep the best snapshot, and write the page."""
+    ground = open_told(settings, job)
+    training, held_out = ground.training_cases, held_out_cases(ground)
+    names = conditions(settings, training)
+    unlabelled, unseen = (slices_of(ground, settings, cases) for cases in (training, held_out))
+    learned = labelled(settings, unlabelled, training, names)
+    assert learned is not None
+    labels = None if learned.labels is None else torch.tensor(learned.labels)
+    judge = judge_of(ground, settings, unlabelled, unseen)
+    trained = learn_generator(
+        ground,
+        settings.gan,
+        learned,
+        held_out=labelled(settings, unseen, held_out, names),
+        judge=None if judge is None else lambda g: judged(judge, g, settings, labels),
+        judgements=settings.quality.judgements,
+    )
+    told = remembered(ground, settings, trained, names)
+    write_generator(job.run.generator, kept_of(trained, trained.generator, told))
+    return finish(job, ground, settings, trained, judge, unlabelled, unseen, labels)
+
+
+def held_out_cases(ground: Ground) -> tuple[Case, ...]:
+    """All cases of patients that the generator does not learn from."""
+    return tuple(case for case in ground.cohort.cases if case.patient not in ground.split.train)
+
+
+def slices_of(ground: Ground, settings: GANRunSettings, cases: Sequence[Case]) -> SliceSet:
+    """Slices with content, at most so many of one patient."""
+    return prepare_slices(
+        cases, ground.cohort, ground.preparation, masks=False, cap=settings.gan.slices_per_patient
+    )
+
+
+def judge_of(ground: Ground, settings: GANRunSettings, training: SliceSet, unseen: SliceSet) -> Judge | None:
+    """The encoder that learned from the training slices, and what it makes of real ones."""
+    if not settings.quality.images:
+        return None
+    encoder = fit_embedding(
+        training.images,
+        ground.run.step("embedding"),
+        images_seen=settings.quality.images,
+        seed=settings.seed,
+        fabric=ground.fabric,
+    )
+    return Judge.of(encoder, training.images, unseen.images, seed=settings.seed)
+
+
+def judged(
+    judge: Judge, generator: ImageGenerator, settings: GANRunSettings, labels: Tensor | None
+) -> Mapping[str, float]:
+    """What a training logs of its generator now and then."""
+    quality = judge.judge(generator, count=settings.quality.samples, seed=settings.seed, labels=labels)
+    return {"score": quality.score, **quality.numbers()}
+
+
+def conditions(settings: GANRunSettings, cases: Sequence[Case]) -> tuple[str, ...]:
+    """The values of the tag `condition` in the training cases; none for an unconditional generator.
+
+    Raises:
+        ConfigError: a training case without that tag, or only one value of it.
+    """
+    tag = settings.condition
+    if tag is None:
+        return ()
+    names = tuple(sorted({case.tags.get(tag, "") for case in cases}))
+    if "" in names or len(names) < 2:
+        raise ConfigError(
+            f"the tag {tag!r} cannot be conditioned on",
+            where="condition",
+            found=f"values {', '.join(repr(name) for name in names)}",
+            expected="a value in every training case, and at least two different ones",
+            mend="Give the tag as a column of cases.csv.",
+        )
+    return names
+
+
+def labelled(
+    settings: GANRunSettings, slices: SliceSet, cases: Sequence[Case], names: Sequence[str]
+) -> Slices | None:
+    """Slices with one-hot labels (N, K) by the tag's values; None where a case has a value not in `names`."""
+    record = settings.prepare.model_dump(mode="json")
+    if settings.condition is None:
+        return Slices(slices.images, intensities=record)
+    values = {case.name: case.tags.get(settings.condition, "") for case in cases}
+    place = {name: number for number, name in enumerate(names)}
+    if not set(values.values()) <= set(place):
+        return None
+    rows = [place[values[ref.case]] for ref in slices.refs]
+    return Slices(slices.images, np.eye(len(names), dtype=np.float32)[rows], intensities=record)
+
+
+def remembered(
+    ground: Ground, settings: GANRunSettings, trained: TrainedGenerator, names: Sequence[str]
+) -> dict[str, Any]:
+    """What stays with the generator: how scans become its slices, and what it was made from."""
+    return {
+        "intensity": "as prepare says",
+        "prepare": settings.prepare.model_dump(mode="json"),
+        "modalities": list(ground.cohort.modalities),
+        "split": settings.split.model_dump(mode="json"),
+        "seed": settings.seed,
+        "cohort": {"name": ground.cohort.name, "fingerprint": fingerprint(ground.cohort)},
+        "condition": {"tag": settings.condition, "values": list(names)},
+        "best": dict(trained.best or {}),
+        "images": trained.fitted.images_seen,
+        "design": trained.key["design"],
+    }
+
+
+def finish(
+    job: Job,
+    ground: Ground,
+    settings: GANRunSettings,
+    trained: TrainedGenerator,
+    judge: Judge | None,
+    training: SliceSet,
+    unseen: SliceSet,
+    labels: Tensor | None,
+) -> Finished:
+    """The page: numbers against those of real slices, pictures, checks."""
+    made = draw_images(trained.generator, FINAL, seed=settings.seed, labels=labels)
+    last = draw_images(trained.last, FINAL, seed=settings.seed, labels=labels)
+    tables: tuple[Table, ...] = ()
+    remarks: tuple[Sentence, ...] = ()
+    if judge is not None:
+        floor, best = judge.floor(FINAL, seed=settings.seed), judge.judge_images(made, seed=settings.seed)
+        lines = {"unseen real slices": floor, "kept generator": best}
+        if trained.best is not None:
+            lines["generator at the end"] = judge.judge_images(last, seed=settings.seed)
+        tables, remarks = (quality_table(lines),), (verdict(best, floor),)
+    checks = gan_checks(trained.generator, training.images, unseen.images, seed=settings.seed)
+    begun = begin_report(ground, job)
+    curve = judged_curve(job.run)
+    report = replace(
+        begun,
+        curves=(*begun.curves, *([curve] if curve is not None else [])),
+        tables=tables,
+        remarks=remarks,
+        galleries=galleries(made, np.asarray(training.images, np.float32), np.asarray(unseen.images)),
+        checks=(*begun.checks, *alarm_checks(trained.alarms), *checks),
+        terms=TERMS if tables else {},
+    )
+    write_report(job.run.report_json, report)
+    write_page(report, [], job.run.report_html)
+    lines_out = [*(sentence.text for sentence in remarks), *(str(alarm) for alarm in trained.alarms)]
+    lines_out += [f"generator: {job.run.generator}", f"report: {job.run.report_html}"]
+    return Finished(ground, report, tuple(lines_out))
+
+
+def judged_curve(run: Run) -> Curve | None:
+    """What the judge said while the generator trained; None without a judge."""
+    lines = [line for line in read_numbers(run.step("gan").stats_jsonl) if "frechet" in line]
+    if not lines:
+        return None
+    names = ("frechet", "kernel", "precision", "recall", "diversity", "copying", "copying_pixels", "copies")
+    series = {name: tuple(line.get(name) for line in lines) for name in names}
+    return Curve("gan, judged", tuple(float(line["images"]) for line in lines), series)
+
+
+def quality_table(lines: Mapping[str, Quality]) -> Table:
+    """One line for real slices, one for each generator."""
+    columns = ("", "Slices", "Fréchet", "Kernel", "Precision", "Recall", "Diversity", "Copying", "Copies")
+    rows = tuple(
+        (
+            name,
+            str(q.count),
+            f"{q.frechet:.2f}",
+            f"{q.kernel:.4f} ± {q.kernel_error:.4f}",
+            f"{q.precision:.2f}",
+            f"{q.recall:.2f}",
+            f"{q.diversity:.2f}",
+            f"{q.copying:.2f}",
+            f"{q.copies:.1%}",
+        )
+        for name, q in lines.items()
+    )
+    return Table(
+        "Quality", columns, rows, "Against the training slices; the first line is what can be reached."
+    )
+
+
+def verdict(made: Quality, floor: Quality) -> Sentence:
+    """Where the generator stands between real slices and nothing, in one sentence."""
+    copied = made.copies > max(0.05, 2 * floor.copies)
+    text = (
+        f"The Fréchet distance to the training slices is {made.frechet:.2f}; unseen real slices have "
+        f"{floor.frechet:.2f}. It covers {made.recall:.0%} of the real slices; "
+        f"real ones cover {floor.recall:.0%}."
+    )
+    if copied:
+        text += f" {made.copies:.0%} of its slices are nearly copies of training slices: do not share it."
+    return Sentence(text, "caution" if copied or made.recall < 0.5 * floor.recall else "note")
+
+
+def galleries(
+    made: NDArray[np.float32], training: NDArray[np.float32], unseen: NDArray[np.floating]
+) -> tuple[Gallery, ...]:
+    """Generated beside real slices, and the generated ones that are nearest to a training slice."""
+    flat = made.reshape(len(made), -1).astype(np.float64)
+    others = training.reshape(len(training), -1).astype(np.float64)
+    far = nearest(flat, others)
+    suspects = np.argsort(far)[:8]
+    partners = [int(((others - flat[row]) ** 2).sum(axis=1).argmin()) for row in suspects]
+    pairs = np.stack([made[suspects], training[partners]], axis=1).reshape(-1, *made.shape[1:])
+    sheets = (
+        ("generated", made[:SHOWN], 8),
+        ("real, of unseen patients", np.asarray(unseen[:SHOWN], np.float32), 8),
+        ("nearest pairs: generated, then its nearest training slice", pairs, 8),
+    )
+    return (
+        Gallery(
+            "Pictures",
+            tuple(
+                Picture.of_png(png_bytes(contact_sheet(images, columns=columns)), f"Slices, {name}", name)
+                for name, images, columns in sheets
+            ),
+        ),
+    )
+
+
+def plan(settings: GANRunSettings) -> Sequence[Work]:
+    """What `carry_out` will do, to be timed."""
+    return [gan_work(settings.gan, settings.prepare.size[0])]

@@ -1,0 +1,88 @@
+"""From settings to a trained generator: what every recipe that trains one shares."""
+
+from dataclasses import replace
+from typing import Any
+
+from fewmask.networks.generator import ImageGenerator
+from fewmask.objectives.ada import ANATOMY
+from fewmask.recipes.ground import Ground
+from fewmask.recipes.settings import GANSettings
+from fewmask.synthesis.design import GeneratorDesign, Kind
+from fewmask.synthesis.generator import Judge, Slices, TrainedGenerator, train_generator
+from fewmask.synthesis.keep import KeptGenerator, read_generator
+from fewmask.synthesis.start import Start
+
+
+def learn_generator(
+    ground: Ground,
+    gan: GANSettings,
+    slices: Slices,
+    *,
+    held_out: Slices | None = None,
+    judge: Judge | None = None,
+    judgements: int = 10,
+) -> TrainedGenerator:
+    """Train the generator of a run under its step "gan"; run again, it resumes or loads."""
+    kept = None if gan.start is None else read_generator(gan.start)
+    return train_generator(
+        slices,
+        design_of(gan) if kept is None else like_start(design_of(gan), kept, freeze=gan.freeze_d),
+        ground.run.step("gan"),
+        total=gan.images,
+        seed=ground.settings.seed,
+        fabric=ground.fabric,
+        start=None if kept is None else Start(kept.generator, kept.discriminator),
+        held_out=held_out,
+        judge=judge,
+        judge_every=max(gan.images // judgements, gan.batch),
+        parts=gan.parts,
+    )
+
+
+def design_of(gan: GANSettings) -> GeneratorDesign:
+    """Sizes and rates of the two networks as the settings say."""
+    mirror = ("xflip",) if gan.mirror else ()
+    third = gan.network != "stylegan2"
+    return GeneratorDesign(
+        kind=gan.network,
+        channel_base=gan.channel_base,
+        channel_max=gan.channel_max,
+        latent=gan.latent,
+        mapping_layers=gan.mapping_layers,
+        batch=gan.batch,
+        learning_rate=gan.learning_rate,
+        r1_gamma=gan.r1_gamma,
+        path_length_weight=0.0 if third else gan.path_length,
+        mixing=0.0 if third else gan.mixing,
+        reuse_fakes=gan.reuse_fakes,
+        ada_target=gan.ada_target,
+        ada_images=gan.ada_images,
+        ada_operations=(*mirror, *ANATOMY),
+    )
+
+
+def like_start(design: GeneratorDesign, kept: KeptGenerator, *, freeze: int) -> GeneratorDesign:
+    """The design with the sizes of the networks it starts from."""
+    told = kept.settings
+    radial = bool(told.get("use_radial_filters"))
+    kind: Kind = "stylegan2" if told["kind"] == "stylegan2" else "stylegan3-r" if radial else "stylegan3-t"
+    wide = 2 if radial else 1
+    sizes: dict[str, Any] = {
+        "kind": kind,
+        "channel_base": told["channel_base"] // wide,
+        "channel_max": told["channel_max"] // wide,
+        "latent": told["w_dim"],
+        "mapping_layers": told["mapping_layers"],
+        "conv_clamp": told["conv_clamp"],
+    }
+    if kept.discriminator_settings is not None:
+        sizes["group"] = kept.discriminator_settings["group"]
+    return replace(design, **sizes).transferred(freeze=freeze)
+
+
+def kept_of(trained: TrainedGenerator, generator: ImageGenerator, told: dict[str, Any]) -> KeptGenerator:
+    """A trained generator as it is written for other runs; `told` is remembered with it."""
+    settings = trained.settings
+    return KeptGenerator(
+        settings["generator"], generator, settings["discriminator"], trained.discriminator, told
+    )
