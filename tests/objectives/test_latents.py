@@ -28,7 +28,7 @@ def test_noise_is_normal_and_differs_between_images_and_layers():
     assert abs(float(noise[4].std()) - 1) < 0.02
     assert not torch.equal(noise[3], noise[4])
     assert not torch.equal(noise[4][0], noise[4][1])
-    assert torch.equal(normal_rows([3], 5, noise[0]), normal_rows([3], 5, noise[0]))
+    assert torch.equal(normal_rows([3], "a", 5, noise[0]), normal_rows([3], "a", 5, noise[0]))
 
 
 def test_labels_follow_the_training_distribution():

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from fewmask.core.seed import integer
 from fewmask.networks.generator import ImageGenerator, Noise
 
 HIGHEST = 2**62
@@ -73,17 +74,17 @@ def noises(generator: ImageGenerator, latents: Latents) -> Noise:
     if not sizes:
         return "none"
     count = [size * size for size in sizes]
-    flat = normal_rows(latents.seeds, sum(count), latents.z)
+    flat = normal_rows(latents.seeds, "noise", sum(count), latents.z)
     parts = torch.split(flat, count, dim=1)
     return [part.view(-1, 1, size, size) for part, size in zip(parts, sizes, strict=True)]
 
 
-def normal_rows(seeds: Sequence[int], length: int, like: Tensor) -> Tensor:
-    """N(0, 1), (len(seeds), length), every row from its own seed."""
+def normal_rows(seeds: Sequence[int], purpose: str, length: int, like: Tensor) -> Tensor:
+    """N(0, 1), (len(seeds), length), every row from its own seed and the word what it is for."""
     chance = torch.Generator(like.device)
     rows = []
     for seed in seeds:
-        chance.manual_seed(seed)
+        chance.manual_seed(integer(seed, purpose))
         rows.append(torch.randn(length, generator=chance, dtype=like.dtype, device=like.device))
     return torch.stack(rows)
 
@@ -91,7 +92,7 @@ def normal_rows(seeds: Sequence[int], length: int, like: Tensor) -> Tensor:
 def show_latents(generator: ImageGenerator, count: int, seed: int) -> Latents:
     """Fixed latents of `count` images to look at: with classes, every class in turn."""
     like = next(generator.parameters())
-    chance = torch.Generator().manual_seed(seed)
+    chance = torch.Generator().manual_seed(integer(seed, "shown"))
     z = torch.randn(2, count, generator.z_dim, generator=chance).to(like)
     label = None
     if generator.classes:

@@ -26,10 +26,11 @@ class Sight:
         return None if self.augment is None else self.augment.draw(count, like)
 
     def __call__(self, image: Tensor, label: Tensor | None, record: Draw | None) -> Tensor:
-        """Logits (B, 1) of (B, C, H, W), changed by `record`; in float32 up to the network."""
+        """Logits (B, 1) of (B, C, H, W), changed by `record`; in float32 or better up to the network."""
         if self.sigma or record is not None:
             with torch.autocast(image.device.type, enabled=False):
-                image = blur(image.float(), self.sigma)
+                exact = torch.promote_types(image.dtype, torch.float32)
+                image = blur(image.to(exact), self.sigma)
                 image = image if record is None else apply(image, record)
         logits: Tensor = self.discriminator(image, label)
         return logits

@@ -17,7 +17,6 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from fewmask.core.errors import ConfigError
-from fewmask.core.seed import integer
 from fewmask.data.batches import Batch
 from fewmask.networks.generator import ImageGenerator
 from fewmask.networks.stylegan2 import Discriminator
@@ -25,7 +24,6 @@ from fewmask.objectives.ada import AdaptiveAugmentation, Draw
 from fewmask.objectives.alarms import spread
 from fewmask.objectives.average import follow
 from fewmask.objectives.latents import (
-    HIGHEST,
     Latents,
     draw_latents,
     noises,
@@ -41,6 +39,10 @@ from fewmask.objectives.sight import Sight
 
 W_AVERAGE_KEEPS = 0.998
 """The old share in the mapping's running mean of w, once per minibatch, as published."""
+
+
+FIRST = ("loss_d", "loss_g", "ada_p", "sign_real", "spread_fake", "spread_real")
+"""What is shown while it trains."""
 
 
 @dataclass(frozen=True)
@@ -167,7 +169,7 @@ class StyleGANObjective:
             sign = logged["sign_real"]
             assert isinstance(sign, Tensor)
             self.augment.observe(float(sign), self.batch, minibatch)
-        return logged
+        return {name: logged[name] for name in FIRST if name in logged} | logged
 
     @torch.no_grad()
     def samples(self) -> Tensor:
@@ -175,7 +177,7 @@ class StyleGANObjective:
 
         With classes, picture n shows class n modulo their number.
         """
-        latents = show_latents(self.average, self.pictures, integer(0, "stylegan", "samples"))
+        latents = show_latents(self.average, self.pictures, 0)
         image: Tensor = self.average(latents.z[0], latents.label, noise="constant")
         return image.clamp(-1, 1)
 
@@ -306,7 +308,7 @@ class StyleGANObjective:
                 some = latents.rows(slice(minimise.rank + minimise.ranks * number, count, every))
                 ws = styles(self.generator, some)
                 image = self.generator.synthesis(ws, noises(self.generator, some))
-                noise = normal_rows([seed + HIGHEST for seed in some.seeds], image[0].numel(), image.detach())
+                noise = normal_rows(some.seeds, "path length", image[0].numel(), image.detach())
                 lengths = path_lengths(image, ws, noise.view_as(image))
                 found.append(lengths.detach().mean())
                 weight = lazy.path_length_weight * lazy.path_length_every / shares

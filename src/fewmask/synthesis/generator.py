@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from fewmask.core.errors import ConfigError
 from fewmask.core.run import Step
-from fewmask.core.seed import integer
+from fewmask.core.seed import integer, stream
 from fewmask.data.batches import ArraySource, Batch, Stream
 from fewmask.networks.generator import ImageGenerator
 from fewmask.networks.stylegan2 import Discriminator
@@ -28,6 +28,9 @@ from fewmask.synthesis.start import Start, copy_start
 from fewmask.training.checkpoint import load_best
 from fewmask.training.launch import Fabric
 from fewmask.training.loop import Fitted, fit
+
+MOST_UNSEEN = 1024
+"""At most so many held-out slices are kept in memory."""
 
 Judge = Callable[[ImageGenerator], Mapping[str, float]]
 """Numbers about a generator, among them "score": higher is better."""
@@ -135,6 +138,7 @@ def train_generator(
     inputs = _inputs(given, design, {"seed": seed, "label": label, "images": total, "start": began})
     step.claim(inputs)
     objective = _objective(design, given, held_out, generator, discriminator, average, pictures)
+    rules = _rules(design, total)
     fitted = fit(
         objective,
         Stream(given.source, design.batch, seed=seed, name=label),
@@ -148,10 +152,11 @@ def train_generator(
         validate=None if judge is None else lambda: judge(objective.average),
         smoothing=0.0,
         parts=parts,
+        watch=lambda: _ringing(step, rules),
         validate_every=None if judge is None else judge_every or max(total // 10, 500),
         label=label,
     )
-    return _trained(objective, fitted, step, inputs, settings, _rules(design, total), judge is not None)
+    return _trained(objective, fitted, step, inputs, settings, rules, judge is not None)
 
 
 def _trained(
@@ -174,6 +179,12 @@ def _trained(
         best = load_best(step, modules)
     rung = tuple(alarms(read_stats(step.stats_jsonl), rules))
     return TrainedGenerator(generator, discriminator, fitted, inputs, last, best, rung, settings)
+
+
+def _ringing(step: Step, rules: Rules) -> list[str]:
+    """The alarms that the newest report rang."""
+    lines = read_stats(step.stats_jsonl)
+    return [str(alarm) for alarm in alarms(lines, rules) if alarm.images == lines[-1]["images"]]
 
 
 def read_stats(path: Path) -> list[dict[str, float]]:
@@ -243,16 +254,17 @@ def _rules(design: GeneratorDesign, total: int) -> Rules:
 
 
 def _whole(slices: Slices) -> Batch:
-    """All slices as one batch on the CPU."""
-    everything = range(len(slices.images))
-    images, _ = slices.source.fetch(everything, np.random.default_rng(0))
-    return Batch(torch.from_numpy(images), None, torch.arange(len(images)), slices.source.labels)
+    """The slices as one batch on the CPU, evenly thinned out to `MOST_UNSEEN`."""
+    count = len(slices.images)
+    chosen = np.unique(np.linspace(0, count - 1, min(count, MOST_UNSEEN)).astype(int)).tolist()
+    images, _ = slices.source.fetch(chosen, stream(0, "whole"))
+    return Batch(torch.from_numpy(images), None, torch.tensor(chosen), slices.source.labels_of(chosen))
 
 
 def _refuse_unseen(slices: Slices, held_out: Slices | None) -> None:
     if held_out is None:
         return
-    refuse_slices(held_out.images, held_out.scale, "held-out images")
+    refuse_slices(held_out.images, held_out.scale, "held-out images", fewest=4)
     ours, theirs = (*slices.images.shape[1:], slices.classes), (*held_out.images.shape[1:], held_out.classes)
     if ours != theirs:
         raise ConfigError(

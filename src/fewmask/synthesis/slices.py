@@ -23,20 +23,27 @@ CHUNK = 256
 SIDES = (16, 32, 64, 128, 256, 512, 1024)
 
 
-def refuse_slices(images: NDArray[Any], scale: tuple[float, float] | None, where: str = "images") -> None:
+def refuse_slices(
+    images: NDArray[Any],
+    scale: tuple[float, float] | None,
+    where: str = "images",
+    *,
+    fewest: int = FEWEST,
+) -> None:
     """Look at every slice before a training begins.
 
     Args:
         images: (N, C, R, R); R a power of two from 16 to 1024.
         scale: (factor, offset) that brings the values to [-1, 1]; None if they are there.
         where: how to name them in an error.
+        fewest: how many there must be.
 
     Raises:
         ConfigError: too few slices, or slices that are not square with a power of two for a side.
         DataError: a value that is not finite or outside [-1, 1], slices that are nearly all of one grey, or
             all the same.
     """
-    _refuse_shape(images, where)
+    _refuse_shape(images, where, fewest)
     constant, same = 0, True
     first = _scaled(images[:1], scale)[0]
     for start, some in _chunks(images, scale):
@@ -69,7 +76,7 @@ def fingerprint(images: NDArray[Any]) -> str:
     return digest.hexdigest()[:16]
 
 
-def _refuse_shape(images: NDArray[Any], where: str) -> None:
+def _refuse_shape(images: NDArray[Any], where: str, fewest: int) -> None:
     if images.ndim != 4:
         raise ConfigError(
             "slices must be an array of four axes",
@@ -77,12 +84,12 @@ def _refuse_shape(images: NDArray[Any], where: str) -> None:
             found=str(images.shape),
             expected="(N, C, R, R)",
         )
-    if len(images) < FEWEST:
+    if len(images) < fewest:
         raise ConfigError(
             "too few slices to train a generator",
             where=where,
             found=f"{len(images)}",
-            expected=f"at least {FEWEST}, better some hundreds",
+            expected=f"at least {fewest}, better some hundreds",
             mend="Add unlabelled scans of the same kind, or use `fewmask run supervised`.",
         )
     if images.shape[2] != images.shape[3] or images.shape[2] not in SIDES:

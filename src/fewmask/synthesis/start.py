@@ -64,7 +64,7 @@ def _differences(name: str, theirs: nn.Module, ours: nn.Module) -> list[str]:
 
 def _differing_shapes(name: str, theirs: Mapping[str, Tensor], ours: Mapping[str, Tensor]) -> list[str]:
     found = []
-    for key in sorted({*theirs, *ours}):
+    for key in [*ours, *(key for key in theirs if key not in ours)]:
         if key not in ours:
             found.append(f"{name}.{key}: not in the design")
         elif key not in theirs:

@@ -5,7 +5,7 @@ weights are bit-identical to those of a training that was never interrupted (sam
 """
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -95,6 +95,7 @@ def fit(
     validate_every: int | None = None,
     smoothing: float = SMOOTHING,
     parts: int = 1,
+    watch: Callable[[], Sequence[str]] | None = None,
     label: str,
 ) -> Fitted:
     """Train `objective` until it has seen `images` images, rounded up to whole batches.
@@ -104,6 +105,7 @@ def fit(
     as `step.best_tensors` (see `checkpoint.load_best`). Reports go to
     `step.stats_jsonl`, pictures to `step.samples`, full states to `step.checkpoints`. `parts` is how many
     micro-batches an objective that can divide its batch computes one after the other, to save memory.
+    `watch` is asked after every report for sentences to show, e.g. alarms that `step.stats_jsonl` rings.
 
     With many processes every one calls this; each learns from its rows of the batch. The first one alone
     validates, draws pictures and writes, while the others wait.
@@ -183,6 +185,8 @@ def fit(
                             checkpoint.write_best(step, modules, told)
                 if due(report_every, before):
                     log.report(now.images_seen, now.seconds, mean.take())
+                    for sentence in watch() if watch is not None and first_process else ():
+                        log.say(f"{label}: {sentence}")
                 if first_process and isinstance(objective, Pictured) and due(sample_every, before):
                     with _looked_at(modules, integer(seed, label, "samples")), torch.no_grad():
                         pictures = objective.samples()
