@@ -184,8 +184,9 @@ class FilteredLeakyReLU(nn.Module):
 
     def forward(self, x: Tensor, scale: Tensor, bias: Tensor) -> Tensor:
         """Maps (B, C, size_in, size_in), scale (B, C), bias (C,) -> (B, C, size_out, size_out)."""
-        y: Tensor = _Filtered.apply(x, scale, bias, self)  # type: ignore[no-untyped-call]
-        return y
+        with torch.autocast(x.device.type, enabled=False):
+            y: Tensor = _Filtered.apply(x.float(), scale.float(), bias, self)  # type: ignore[no-untyped-call]
+            return y
 
     def plain(self, x: Tensor, scale: Tensor, bias: Tensor) -> Tensor:
         """What `forward` gives, all at once and by operations that autograd knows."""
@@ -198,7 +199,8 @@ class FilteredLeakyReLU(nn.Module):
         """Whether the limit may be reached from x, before upsampling; not looked at where that would wait."""
         if self.limit is None or x.device.type != "cpu":
             return self.limit is not None
-        return not float(x.abs().amax()) * self.overshoot <= self.limit
+        least, most = torch.aminmax(x)
+        return not max(-float(least), float(most)) * self.overshoot <= self.limit
 
     def pieces(self, x: Tensor) -> Iterator[tuple[slice, slice]]:
         """Parts of images and channels whose upsampled activations are small enough."""
@@ -224,7 +226,7 @@ class _Filtered(Function):
         ctx.save_for_backward(x, scale, bias)
         ctx.op = op
         size = op.down.coarse
-        out = x.new_empty(x.shape[0], x.shape[1], size, size).to(memory_format=torch.channels_last)
+        out = x.new_empty(x.shape[0], size, size, x.shape[1]).permute(0, 3, 1, 2)
         for n, c in op.pieces(x):
             coarse = shifted(x[n, c], scale[n, c], bias[c])
             fine = F.leaky_relu_(op.up.grow(coarse, op.up_kernel), op.slope)
@@ -235,11 +237,12 @@ class _Filtered(Function):
 
     @staticmethod
     def backward(ctx: Any, *grad: Tensor) -> tuple[Tensor | None, ...]:
-        x, scale, bias = ctx.saved_tensors
+        x, scale, bias = inputs = ctx.saved_tensors
         if torch.is_grad_enabled():
             # The gradient itself is to be differentiated: slower, and keeps everything.
-            y = ctx.op.plain(x, scale, bias)
-            return (*torch.autograd.grad(y, (x, scale, bias), grad, create_graph=True), None)
+            wanted = [one for one, needed in zip(inputs, ctx.needs_input_grad, strict=False) if needed]
+            found = iter(torch.autograd.grad(ctx.op.plain(*inputs), wanted, grad, create_graph=True))
+            return (*(next(found) if needed else None for needed in ctx.needs_input_grad[:3]), None)
         return (*_backward(ctx.op, x, scale, bias, grad[0]), None)
 
 

@@ -13,13 +13,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fewmask.networks.aliasfree import FilteredLeakyReLU, lowpass
 from fewmask.networks.equalised import EqualLinear
 from fewmask.networks.generator import Feature, ImageGenerator, Mean, Noise, Synthesis
 from fewmask.networks.mapping import MappingNetwork
+from fewmask.networks.modulated import modulated_convolution
 from fewmask.networks.stylegan2 import resolutions
 
 
@@ -167,7 +167,7 @@ class AliasFreeLayer(nn.Module):
             image = torch.einsum("bihw,oi,bi->bohw", x, self.weight[:, :, 0, 0], styles)
             image = image + self.bias[:, None, None]
             return image if self.clamp is None else image.clamp(-self.clamp, self.clamp)
-        x = F.conv2d(x * styles[:, :, None, None], self.weight, padding=self.kernel - 1)
+        x = modulated_convolution(x, styles, self.weight, self.kernel - 1)
         scale = self._demodulation(styles) * input_gain
         y: Tensor = self.activation(x, scale, self.bias)
         return y

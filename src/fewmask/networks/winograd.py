@@ -84,7 +84,7 @@ class _Correlate(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, y: Tensor) -> Tensor:
         ctx.save_for_backward(x, y)
-        return _correlate(x, y)
+        return correlate(x, y)
 
     @staticmethod
     def backward(ctx: Any, weight: Tensor) -> tuple[Tensor | None, Tensor | None]:
@@ -152,7 +152,8 @@ def _filter(x: Tensor, weight: Tensor) -> Tensor:
     return y
 
 
-def _correlate(x: Tensor, y: Tensor) -> Tensor:
+def correlate(x: Tensor, y: Tensor) -> Tensor:
+    """The gradient of `minimal` at its weight: x (B, in, H, W), y (B, out, H, W) the output's gradient."""
     channels, (_, channels_in, height, width) = y.shape[1], x.shape
     _, g, a = _transforms(x.dtype)
     total = x.new_zeros(36, channels_in, channels)
