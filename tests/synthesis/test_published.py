@@ -260,6 +260,21 @@ def test_weights_of_another_architecture(parity_folder):
         discriminator_from(official(parity_folder, "D")[0], {"model.0.weight": np.zeros(3)}, "here")
 
 
+def test_names_that_no_network_has(parity_folder):
+    arguments, state = official(parity_folder, "D")
+    for name in ("b0.conv0.weight", "b" + "9" * 5000 + ".conv0.weight", "b64 .x", "b12.conv0.weight"):
+        with pytest.raises(DataError, match="another network"):
+            discriminator_from(arguments, {**state, name: np.zeros(1)}, "here")
+    arguments, state = official(parity_folder, "G")
+    for name in ("synthesis.b" + "9" * 5000 + ".const", "synthesis.b4096.const"):
+        with pytest.raises(DataError, match="another"):
+            generator_from(arguments, {**state, name: np.zeros(1)}, "here")
+    published = read_pickled(parity_folder / "sg3t_official_nosrc.pkl")["G"]
+    arguments, state = arguments_of(published, "here"), arrays_of(published, "Generator", "here")
+    with pytest.raises(DataError, match="filter differs"):
+        generator_from(arguments, {**state, "synthesis.L99_1_1.up_filter": np.zeros(12)}, "here")
+
+
 def test_other_filters_are_refused(parity_folder):
     arguments, state = official(parity_folder, "G")
     name = "synthesis.b8.conv0.resample_filter"

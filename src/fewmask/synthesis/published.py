@@ -97,12 +97,7 @@ def kind_of(state: Arrays, where: str) -> Kind:
         return "stylegan3"
     if "synthesis.b4.const" in state:
         return "stylegan2"
-    raise DataError(
-        "this is the state of another network",
-        where=where,
-        found=", ".join(list(state)[:3]),
-        expected="synthesis.b4.const (StyleGAN2) or synthesis.input.freqs (StyleGAN3)",
-    )
+    raise _other_network(state, where, "synthesis.b4.const (StyleGAN2) or synthesis.input.freqs (StyleGAN3)")
 
 
 def generator_from(
@@ -117,7 +112,7 @@ def generator_from(
     """
     kind = kind_of(state, where)
     settings = generator_settings(arguments, kind, where, clamp=clamp)
-    published = {name: _tensor(value) for name, value in state.items()}
+    published = _tensors(state, where)
     _scale_mapping(published, arguments)
     if kind == "stylegan2":
         _refuse_other_filters(published, where)
@@ -137,17 +132,29 @@ def discriminator_from(
 ) -> Discriminator:
     """Our discriminator from a published one's constructor arguments and state; see `generator_from`."""
     settings = discriminator_settings(arguments, where, clamp=clamp)
-    published = {name: _tensor(value) for name, value in state.items()}
-    if not any(re.match(r"b\d+\.", name) for name in published):
-        raise DataError("this is the state of another network", where=where, found=", ".join(list(state)[:3]))
+    published = _tensors(state, where)
+    sizes = {found[1] for name in state if (found := re.match(r"b(\d+)\.", name))}
+    if not sizes or not sizes <= {str(2**n) for n in range(2, 11)}:
+        raise _other_network(state, where, "blocks b4 to b1024")
     _scale_mapping(published, arguments)
     _refuse_other_filters(published, where)
     ours = stylegan2_names.from_published_discriminator(published)
     return filled(build_discriminator, settings, ours, where)
 
 
-def _tensor(value: NDArray[Any]) -> Tensor:
-    return torch.from_numpy(np.array(value, dtype=np.float32))
+def _tensors(state: Arrays, where: str) -> dict[str, Tensor]:
+    if any(not re.fullmatch(r"[\w.]{1,100}", name) for name in state):
+        raise _other_network(state, where, "names of layers")
+    return {name: torch.from_numpy(np.array(value, dtype=np.float32)) for name, value in state.items()}
+
+
+def _other_network(state: Arrays, where: str, expected: str) -> DataError:
+    return DataError(
+        "this is the state of another network",
+        where=where,
+        found=", ".join(name[:60] for name in list(state)[:3]),
+        expected=expected,
+    )
 
 
 def _scale_mapping(state: dict[str, Tensor], arguments: Mapping[str, Any]) -> None:
@@ -180,8 +187,8 @@ def _refuse_other_design(generator: stylegan3.Generator, state: Mapping[str, Ten
         found = re.match(r"synthesis\.L(\d+)_\d+_\d+\.(up_filter|down_filter)$", name)
         if not found:
             continue
-        layer = generator.get_submodule(f"synthesis.layers.{found[1]}.activation")
-        ours = getattr(layer, found[2])
+        layer = dict(generator.synthesis.named_modules()).get(f"layers.{found[1]}.activation")
+        ours = getattr(layer, found[2], None)
         if ours is None or ours.shape != value.shape or not torch.allclose(ours, value, atol=1e-5):
             raise DataError(
                 "a filter differs from the one that the settings describe", where=where, found=name

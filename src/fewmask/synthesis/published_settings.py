@@ -59,7 +59,7 @@ class _Arguments:
     def only(self, name: str, *allowed: Any) -> Any:
         """One of `allowed`, the first if it is not given."""
         value = self._left.pop(name, allowed[0])
-        if not any(type(value) is type(each) and value == each for each in allowed):
+        if repr(value) not in map(repr, allowed):
             raise self.refuse(name, value, " or ".join(map(repr, allowed)))
         return value
 
@@ -169,12 +169,12 @@ def discriminator_settings(
     given.only("resample_filter", [1, 3, 3, 1])
     given.only("activation", "lrelu")
     mapping = given.nested("mapping_kwargs")
+    mapping.number("lr_multiplier", 0.01)
     if settings["classes"]:
         mapping.only("num_layers", 8)
         mapping.only("layer_features", None, last)
         mapping.only("embed_features", None, last)
         mapping.only("activation", "lrelu")
-        mapping.number("lr_multiplier", 0.01)
         mapping.done()
     epilogue = given.nested("epilogue_kwargs")
     channels = epilogue.only("mbstd_num_channels", 1, 0)
