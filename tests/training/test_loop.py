@@ -12,6 +12,7 @@ from fewmask.core.errors import ConfigError, RunError, TrainingError
 from fewmask.core.run import Step
 from fewmask.data.batches import ArraySource, Stream
 from fewmask.training import checkpoint
+from fewmask.training.launch import alone
 from fewmask.training.loop import SMOOTHING, fit
 
 
@@ -43,6 +44,19 @@ def test_resumed_training_equals_an_uninterrupted_one(worker, fabric, tmp_path: 
     assert same(tensors(whole), tensors(parts))
     assert whole.heat == parts.heat
     assert fitted.seconds > 0
+
+
+def test_bfloat16_resumes_to_the_same_bits_and_not_as_float32(worker, fabric, tmp_path: Path) -> None:
+    rounded = alone("cpu", "bf16")
+    whole, _ = run(worker, rounded, tmp_path / "whole", images=40)
+    exact, _ = run(worker, fabric, tmp_path / "exact", images=40)
+    for images in (20, 40):
+        parts, _ = run(worker, rounded, tmp_path / "parts", images=images)
+    assert same(tensors(whole), tensors(parts))
+    assert not same(tensors(whole), tensors(exact))
+    assert {value.dtype for value in tensors(whole).values()} <= {torch.float32, torch.int64}
+    with pytest.raises(RunError, match="'precision': 'bf16'"):
+        run(worker, fabric, tmp_path / "parts", images=80)
 
 
 def test_optimizer_state_and_schedule_survive(worker, fabric, tmp_path: Path) -> None:
@@ -117,6 +131,26 @@ def test_nan_in_a_loss_stops_with_images_values_and_last_good_checkpoint(
     assert "loss=nan" in str(caught.value)
     assert str(Step(tmp_path).checkpoint(40).folder) in str(caught.value)
     assert all(torch.isfinite(value).all() for value in tensors(objective).values())
+
+
+def test_a_gradient_that_is_no_number_leaves_the_weights_alone(worker, fabric, tmp_path: Path) -> None:
+    """The root of 0 has a finite value and an infinite slope, as a norm within a penalty may."""
+
+    class Rooted(worker.TinyObjective):
+        def update(self, batch, images_seen, minimise):
+            weight = next(self.network.parameters())
+            minimise((weight * 0).square().sum().sqrt(), self.optimizer)
+            return {}
+
+    objective, before = Rooted(), tensors(worker.TinyObjective())
+    with pytest.raises(TrainingError, match="gradient is not a finite number"):
+        run(worker, fabric, tmp_path, objective=objective)
+    assert all(torch.equal(before[key], value) for key, value in tensors(objective).items() if key in before)
+
+
+def test_a_batch_that_cannot_be_divided_is_refused(worker, fabric, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="micro-batches"):
+        run(worker, fabric, tmp_path, parts=3)
 
 
 def test_infinite_logged_number_stops(worker, fabric, tmp_path: Path) -> None:
