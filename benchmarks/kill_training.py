@@ -57,7 +57,7 @@ def made() -> tuple[StyleGANObjective, Stream]:
 
 def train(name: str, folder: Path, images: int) -> None:
     fabric = (
-        launch(devices=2, threads=1) if name == "pair" else alone("cpu", "bf16" if name == "bf16" else None)
+        launch(devices=2, threads=1) if name == "pair" else alone("cpu", "bf16" if name == "bf16" else "fp32")
     )
     objective, batches = made()
     fit(

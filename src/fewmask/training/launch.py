@@ -30,7 +30,7 @@ from fewmask.core.errors import ConfigError, TrainingError
 from fewmask.training.helper import helper
 from fewmask.training.memory import keep_freed_blocks
 
-PRECISIONS = {None: "32-true", "bf16": "bf16-mixed"}
+PRECISIONS = {"fp32": "32-true", "bf16": "bf16-mixed"}
 """What the networks compute in: our word, Fabric's word. fp16 would need loss scaling and is not offered."""
 
 PATIENCE = timedelta(hours=2)
@@ -43,18 +43,18 @@ def launch(
     devices: int = 1,
     machines: int = 1,
     threads: int | None = None,
-    precision: str | None = None,
+    precision: str = "fp32",
 ) -> Fabric:
     """Start Fabric on `devices` devices of each of `machines` machines; make this process deterministic.
 
     `threads`: CPU threads of this process, None leaves torch's choice; the same number is needed for the
-    same bits. `precision`: None is float32; "bf16" runs convolutions in bfloat16. On the CPU every
+    same bits. `precision`: "fp32", or "bf16" for convolutions in bfloat16. On the CPU every
     operation is deterministic; on CUDA and MPS only the order of images and the random numbers are.
     Raises `ConfigError` when the device is not there.
     """
     refuse_missing(device, devices)
     if precision not in PRECISIONS:
-        raise ConfigError("unknown precision", found=f"{precision}", expected="bf16, or none for float32")
+        raise ConfigError("unknown precision", found=f"{precision}", expected=", ".join(PRECISIONS))
     if threads is not None:
         if threads < 1:
             raise ConfigError("the number of threads must be at least 1", found=f"{threads}")
@@ -107,7 +107,7 @@ def _refuse_helper() -> None:
         )
 
 
-def alone(device: str = "cpu", precision: str | None = None) -> Fabric:
+def alone(device: str = "cpu", precision: str = "fp32") -> Fabric:
     """A Fabric of this process only, whatever started it; changes no global setting."""
     return Fabric(
         accelerator=device, devices=1, precision=PRECISIONS[precision], plugins=[LightningEnvironment()]

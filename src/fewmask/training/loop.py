@@ -219,7 +219,7 @@ def _numbers(judged: float | Mapping[str, float]) -> dict[str, float]:
 
 def _precision(fabric: Fabric) -> dict[str, str]:
     """What a checkpoint says of the precision: nothing for float32, so that older ones fit."""
-    words = {theirs: ours for ours, theirs in PRECISIONS.items() if ours is not None}
+    words = {theirs: ours for ours, theirs in PRECISIONS.items() if ours != "fp32"}
     found = fabric._precision.precision
     return {"precision": words[found]} if found in words else {}
 
