@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from fewmask.core.errors import ConfigError
+from fewmask.networks import stylegan3
 from fewmask.synthesis.features import (
     DiscriminatorFeatures,
     FeatureStack,
@@ -23,6 +24,16 @@ def test_generator_features_are_all_convolutions_above_4_px(generator):
     image, ws = _subjects(generator)
     maps = GeneratorFeatures(generator).maps(image, ws)
     assert [tuple(m.shape[1:]) for m in maps] == [(8, 8, 8), (8, 8, 8), (8, 16, 16), (8, 16, 16)]
+
+
+def test_margins_are_cut_off_so_that_every_map_covers_the_image():
+    generator = stylegan3.Generator(8, 8, 32, 1, channel_base=128, channel_max=4)
+    ws = generator.mapping(torch.randn(1, 8))
+    maps = GeneratorFeatures(generator).maps(torch.zeros(1, 1, 32, 32), ws)
+    assert [m.shape[2] for m in maps] == [16] * 5 + [32] * 9
+    whole = generator.features(ws)
+    assert torch.equal(maps[0], whole[0].tensor[:, :, 10:26, 10:26])
+    assert torch.equal(maps[-1], whole[-1].tensor)
 
 
 def test_generator_features_by_encoder_need_no_latents(generator):

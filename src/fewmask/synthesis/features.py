@@ -14,7 +14,8 @@ from torch import Tensor
 
 from fewmask.core.errors import ConfigError
 from fewmask.core.seed import integer
-from fewmask.networks.stylegan2 import Discriminator, Generator
+from fewmask.networks.generator import Feature, ImageGenerator
+from fewmask.networks.stylegan2 import Discriminator
 
 
 class FeatureSource(Protocol):
@@ -25,14 +26,22 @@ class FeatureSource(Protocol):
         ...
 
 
+def without_margin(feature: Feature) -> Tensor:
+    """The part of an activation (B, c, size, size) that covers the image."""
+    inside = slice(feature.margin, feature.size - feature.margin)
+    return feature.tensor[:, :, inside, inside]
+
+
 @dataclass(frozen=True)
 class GeneratorFeatures:
     """Every synthesis convolution of the generator except those at 4 x 4 (RepurposeGAN's stack).
 
-    The latents come with the image (from a projection), or from `encoder` when it is given.
+    What lies outside of the image is cut off first (StyleGAN3's margins), so that every map covers the image
+    and nothing else, and can be enlarged to it. The latents come with the image (from a projection), or from
+    `encoder` when it is given.
     """
 
-    generator: Generator
+    generator: ImageGenerator
     encoder: Callable[[Tensor], Tensor] | None = None
 
     def maps(self, image: Tensor, ws: Tensor | None) -> list[Tensor]:
@@ -45,7 +54,7 @@ class GeneratorFeatures:
                 mend="Project the images first, give an encoder, or leave the generator's features out.",
             )
         features = self.generator.features(ws, noise="constant")
-        return [feature.tensor for feature in features if feature.tensor.shape[2] > 4]
+        return [without_margin(feature) for feature in features if feature.size > 4]
 
 
 @dataclass(frozen=True)
@@ -117,7 +126,7 @@ def channel_statistics(
 
 
 def sampled_statistics(
-    stack: FeatureStack, generator: Generator, *, samples: int = 256, seed: int, truncation: float = 1.0
+    stack: FeatureStack, generator: ImageGenerator, *, samples: int = 256, seed: int, truncation: float = 1.0
 ) -> ChannelStatistics:
     """Per-channel statistics over images sampled from the generator."""
     chance = torch.Generator().manual_seed(integer(seed, "features", "statistics"))
