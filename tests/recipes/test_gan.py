@@ -53,7 +53,7 @@ def test_unseen_slices_are_inverted_in_every_way(trained, tmp_path: Path, capsys
     run = Run(tmp_path / "run")
     words = ["run", "invert", "--preset", "tiny", "--out", run.folder, "threads=1"]
     assert command(*words, f"generator={trained.generator}") == 0
-    rows = list(csv.DictReader(run.residuals_csv.open()))
+    rows = list(csv.DictReader(run.residuals_csv.read_text().splitlines()))
     ways = ("encoder", "w", "w+", "w+noise", "pti")
     assert {row["way"] for row in rows} == set(ways)
     errors = {way: np.mean([float(row["mse"]) for row in rows if row["way"] == way]) for way in ways}

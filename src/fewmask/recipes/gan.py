@@ -39,6 +39,7 @@ from fewmask.report.page import write_page
 from fewmask.synthesis.generator import Slices, TrainedGenerator
 from fewmask.synthesis.keep import write_generator
 from fewmask.synthesis.quality import Judge, Quality, draw_images, fit_embedding
+from fewmask.synthesis.slices import refuse_slices
 
 TITLE = "A generator of slices"
 QUESTION = "Does the generator draw slices as varied as real ones, and no copies of them?"
@@ -71,6 +72,7 @@ def carry_out(job: Job, settings: GANRunSettings) -> Finished:
     training, held_out = ground.training_cases, held_out_cases(ground)
     names = conditions(settings, training)
     unlabelled, unseen = (slices_of(ground, settings, cases) for cases in (training, held_out))
+    refuse_slices(unlabelled.images)
     learned = labelled(settings, unlabelled, training, names)
     assert learned is not None
     labels = None if learned.labels is None else torch.tensor(learned.labels)
