@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from fewmask.core.errors import ConfigError
 from fewmask.networks.stylegan3 import Generator
 from fewmask.networks.stylegan3_names import from_published_generator, generator_name
 
@@ -119,3 +120,101 @@ def test_parity_designed_filters(parity_folder):
                 assert (theirs is None) == (designed is None), (name, layer, side)
                 if theirs is not None:
                     torch.testing.assert_close(designed, theirs, rtol=1e-6, atol=1e-8)
+
+
+@pytest.mark.parametrize(
+    ("resolution", "channels", "more"),
+    [
+        (16, 3, {}),
+        (64, 1, {"classes": 3}),
+        (32, 5, {"conv_kernel": 1, "use_radial_filters": True, "conv_clamp": None}),
+        (32, 1, {"num_layers": 6, "num_critical": 0, "margin_size": 4, "filter_size": 4}),
+        (16, 2, {"num_layers": 5, "num_critical": 1, "lrelu_upsampling": 4, "first_cutoff": 1.5}),
+        (16, 1, {"num_layers": 4, "lrelu_upsampling": 1, "first_stopband": 5.0, "last_stopband_rel": 1.2}),
+    ],
+)
+def test_sizes_names_and_margins(resolution, channels, more):
+    generator = Generator(8, 12, resolution, channels, channel_base=256, channel_max=6, **more)
+    label = torch.eye(3)[:2] if "classes" in more else None
+    ws = generator.mapping(torch.randn(2, 8), label)
+    assert ws.shape == (2, generator.num_ws, 12)
+    assert generator.num_ws == more.get("num_layers", 14) + 2
+    assert (generator.synthesis.frame_ws, generator.synthesis.noise_sizes) == (1, ())
+    image = generator.synthesis(ws)
+    assert image.shape == (2, channels, resolution, resolution)
+    assert bool(image.isfinite().all())
+    features = generator.features(ws)
+    assert len(features) == generator.num_ws - 2
+    margin = more.get("margin_size", 10)
+    for n, feature in enumerate(features):
+        assert feature.tensor.shape[-2:] == (feature.size, feature.size)
+        assert feature.name.startswith(f"L{n}_{feature.size}_")
+        inside = feature.size - 2 * feature.margin
+        assert resolution % inside == 0
+        assert feature.margin == margin or n == len(features) - 1
+    assert features[-1].size == resolution
+
+
+def test_a_resolution_that_cannot_be_generated():
+    with pytest.raises(ConfigError, match="power of two from 16 to 1024"):
+        Generator(8, 8, 96, 1)
+
+
+def test_a_limit_that_is_reached_is_a_limit():
+    torch.manual_seed(0)
+    free, limited = (
+        Generator(8, 8, 16, 1, channel_base=64, channel_max=8, conv_clamp=clamp) for clamp in (None, 0.3)
+    )
+    limited.load_state_dict(free.state_dict())
+    ws = free.mapping(torch.randn(2, 8)).detach()
+    loose, tight = (one.features(ws)[0].tensor.detach() for one in (free, limited))
+    assert float(loose.abs().max()) > 1
+    assert float(tight.abs().max()) < 0.3 * 1.5  # the filter behind the limit overshoots
+
+
+def test_a_user_transform_moves_the_image():
+    torch.manual_seed(1)
+    generator = Generator(8, 8, 32, 1, channel_base=512, channel_max=16)
+    ws = generator.mapping(torch.randn(1, 8))
+    with torch.no_grad():
+        still = generator.synthesis(ws)
+        generator.synthesis.input.transform[0, 2] = 4 / 32
+        moved = generator.synthesis(ws)
+    inner = still[..., 4:-4, 8:-4]
+    difference = moved[..., 4:-4, 4:-8] - inner
+    # Equivariant up to what the band limits let through (section 3); far from the border of the canvas.
+    assert float(difference.std()) < 0.1 * float(inner.std())
+
+
+def test_running_magnitudes_move_only_when_asked_and_over_all_processes():
+    generator = Generator(8, 8, 16, 1, channel_base=64, channel_max=8, magnitude_ema_beta=0.5)
+    ws = generator.mapping(torch.randn(2, 8))
+    generator.synthesis(ws)
+    first = generator.synthesis.layers[0].magnitude_ema
+    assert float(first) == 1.0
+    generator.synthesis(ws, update_average=lambda value: torch.zeros_like(value) + 3)
+    assert [float(layer.magnitude_ema) for layer in generator.synthesis.layers] == [2.0] * 15
+    assert "synthesis.layers.3.magnitude_ema" in generator.state_dict()
+
+
+def test_frozen_weights_still_let_gradients_reach_the_styles():
+    generator = Generator(8, 8, 16, 1, channel_base=64, channel_max=8).requires_grad_(False)
+    ws = torch.randn(1, generator.num_ws, 8, requires_grad=True)
+    generator.synthesis(ws).square().sum().backward()
+    assert bool((ws.grad[:, 1:].abs().sum(dim=2) > 0).all())
+
+
+def test_a_batch_is_its_images_one_by_one():
+    generator = Generator(8, 8, 16, 2, channel_base=64, channel_max=8)
+    ws = generator.mapping(torch.randn(3, 8))
+    with torch.no_grad():
+        close(generator.synthesis(ws[1:2]), generator.synthesis(ws)[1:2])
+
+
+def test_reduced_precision_is_near():
+    generator = Generator(8, 8, 16, 1, channel_base=64, channel_max=8)
+    ws = generator.mapping(torch.randn(2, 8))
+    with torch.autocast("cpu", torch.bfloat16):
+        image = generator.synthesis(ws)
+    image.square().sum().backward()
+    close(image.float(), generator.synthesis(ws).detach(), 0.15)
