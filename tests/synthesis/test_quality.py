@@ -90,7 +90,7 @@ def test_dropped_modes_cost_recall_and_diversity(judge, good):
     assert rises(curve(judge, versions, "diversity"))
     recall = curve(judge, versions, "recall")
     assert recall[0] < 0.1 < 0.5 < recall[-1]
-    assert min(curve(judge, versions, "precision")) > 0.5
+    assert min(curve(judge, versions[1:], "precision")) > 0.5  # of two images it can only be 0, 1/2 or 1
 
 
 def test_copies_are_told(judge, good):
