@@ -12,6 +12,8 @@ from fewmask.core.files import write_text
 from fewmask.recipes.record import machine, versions
 
 FOLDER = Path(__file__).parent
+THREADS = {"gan": "two threads"}
+"""Benchmarks that choose their threads themselves."""
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"}
 
 
@@ -29,7 +31,7 @@ def run(name: str) -> int:
     if done.returncode == 0:
         told = machine()
         head = [
-            f"command: python -m benchmarks {name}   (one thread)",
+            f"command: python -m benchmarks {name}   ({THREADS.get(name, 'one thread')})",
             f"machine: {told['processor']}, {told['cores']} cores, {told['memory_gib']} GiB",
             "versions: " + ", ".join(f"{package} {version}" for package, version in versions().items()),
         ]
@@ -39,7 +41,7 @@ def run(name: str) -> int:
 
 def main() -> None:
     """Run the named benchmarks, or all."""
-    every = sorted(path.stem for path in FOLDER.glob("*.py") if not path.stem.startswith("_"))
+    every = sorted(path.stem for path in FOLDER.glob("*.py") if not path.stem.startswith(("_", "plain_")))
     failed = [name for name in sys.argv[1:] or every if run(name)]
     sys.exit(f"failed: {', '.join(failed)}" if failed else 0)
 

@@ -1,16 +1,16 @@
 """One training step of StyleGAN2 and StyleGAN3 against the plain way: seconds, images per second, memory.
 
     python -m benchmarks gan                            (two threads; under ten minutes on two quiet cores)
-    python benchmarks/gan.py [--quick] [--only PART]    (fewer rounds; the rows whose name holds PART)
+    python benchmarks/gan.py [--quick] [--only PART] [--threads N]
 
 Each kind of a row is a process of its own, all with the same weights. "plain" is plain_stylegan2.py and
 plain_stylegan3.py, the papers without our shortcuts (outputs are compared with ours first). The processes
 take turns step by step, so that all meet the same weather on a shared machine; medians are told. A step is
 that of the public code: generator update, discriminator update, in every 16th minibatch R1 (its time enters
-with 1/16), exponential average. "plain" and "ours, fresh" draw new images for the discriminator, as
-published, so these two tell what the networks alone give; "ours" hands it the images that the generator was
-just judged on. Memory is the process's largest resident size; in brackets, what it adds to a process that
-only imported torch.
+with 1/16), exponential average; new images are drawn for each network, as published. "ours, reuse" hands
+the discriminator the images that the generator was just judged on (`reuse_fakes`); "ours, bf16" computes
+under autocast, R1 excepted. "x plain" compares CPU seconds, which a busy machine disturbs least. Memory is
+the process's largest resident size; in brackets, what it adds to a process that only imported torch.
 """
 
 import argparse
@@ -34,7 +34,26 @@ from torch import Tensor
 from fewmask.training.memory import keep_freed_blocks
 
 BATCH, R1_EVERY, GAMMA, LATENT = 8, 16, 1.0, 512
-KINDS = ("plain", "ours", "ours, fresh", "ours, bf16")
+KINDS = ("plain", "ours", "ours, reuse", "ours, bf16")
+TRIED = """
+What was tried, and what it gave (CPU time unless said otherwise):
+* Winograd's F(4x4, 3x3) as batched matrix products, from 128 channels on: 1.7 x on 3 x 3 convolutions of
+  256 channels, a quarter off the wide step. Nothing at 64 channels, so not used there. networks/winograd.py.
+* One weight for the batch, styles on the input and demodulation on the output, no weight per image.
+* Leaky ReLU's gain folded into weight and bias, in place. No clamp in float32, where nothing can overflow:
+  four passes over memory per layer, 8 % of the narrow step ("plain" has it, as published).
+* torch.use_deterministic_algorithms fills fresh memory: 3-4 % of a step; switched off in training/launch.py.
+* bfloat16 by autocast: convolutions 2 x faster. The binomial filter with a stride of two and its transpose
+  are slow in bfloat16 (downsampling's gradient 23 ms against 3, upsampling 80 ms against 5), which made the
+  narrow step slower than float32; they stay float32. Gradients of fresh networks agree with float32 to a
+  cosine of 0.998-0.999 (4096, 64), 0.986 for G and 0.996 for D (8192, 128): usable, and not parity.
+* Channels last against contiguous: equal for stride 1 (within 5 %), 1.2-1.7 x faster for transposed
+  convolutions, and 1.9 x slower for 512 channels at 32 px, which Winograd's way takes over.
+* Downsampling as [1, 2, 1] and average pooling: slower than one depthwise 4 x 4 pass.
+* Not done: torch.compile (needs a compiler on the user's machine); one forward pass of the discriminator on
+  drawn images for both losses (a twelfth of the arithmetic, but both networks would be updated at once, which
+  is not the published order).
+"""
 
 
 @dataclass(frozen=True)
@@ -95,7 +114,7 @@ class Step:
 
     def __init__(self, case: Case, kind: str) -> None:
         self.generator, self.average, self.discriminator = networks(case, kind)
-        self.fresh = kind in ("plain", "ours, fresh")
+        self.reuse = kind == "ours, reuse"
         fused = kind != "plain"
         self.adam_g, self.adam_d = (
             torch.optim.Adam(network.parameters(), lr=2e-3, betas=(0.0, 0.99), fused=fused)
@@ -129,7 +148,7 @@ class Step:
         self.adam_g.step()
         self.discriminator.requires_grad_(True)
         fake = fake.detach()
-        if self.fresh:
+        if not self.reuse:
             with torch.no_grad(), self.arithmetic():
                 fake = self.draw()
         self.adam_d.zero_grad()
@@ -164,7 +183,7 @@ def check(case: Case) -> float:
 def child(case: Case, kind: str) -> None:
     """Take a step for every line on standard input, "main" or "r1"; answer seconds and memory."""
     base = psutil.Process().memory_info().rss
-    torch.set_num_threads(2)
+    torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
     torch.use_deterministic_algorithms(kind != "plain")
     torch.utils.deterministic.fill_uninitialized_memory = False
     keep_freed_blocks()
@@ -181,13 +200,13 @@ def child(case: Case, kind: str) -> None:
 class Child:
     """A process that takes steps when asked."""
 
-    def __init__(self, number: int, kind: str) -> None:
+    def __init__(self, number: int, kind: str, threads: int) -> None:
         self.process = subprocess.Popen(
             [sys.executable, __file__, "--child", str(number), kind],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            env={**os.environ, "OMP_NUM_THREADS": "2", "MKL_NUM_THREADS": "2", "OMP_WAIT_POLICY": "passive"},
+            env={**os.environ, **dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(threads))},
         )
         self.seconds: dict[tuple[str, str], list[float]] = {}
         self.memory = (0.0, 0.0)
@@ -216,9 +235,9 @@ class Child:
         return line
 
 
-def measure(number: int, rounds: int) -> dict[str, Child]:
+def measure(number: int, rounds: int, threads: int) -> dict[str, Child]:
     """All kinds of a row, taking turns; at least two steps each, so that the first is left out."""
-    children = {kind: Child(number, kind) for kind in KINDS}
+    children = {kind: Child(number, kind, threads) for kind in KINDS}
     for turn in range(rounds + 1):
         for one in children.values():
             one.ask("main")
@@ -235,6 +254,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--only", default="")
+    parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--child", nargs=2)
     asked = parser.parse_args()
     if asked.child:
@@ -259,7 +279,9 @@ def main() -> None:
         error = check(case)
         assert error < 1e-4, f"plain and ours differ by {error:.1e}"
         wide = case.base > 4096 or case.network == "stylegan3"
-        children = measure(number, (2 if asked.quick else 4) if wide else (5 if asked.quick else 12))
+        children = measure(
+            number, (2 if asked.quick else 4) if wide else (5 if asked.quick else 12), asked.threads
+        )
         plain = children["plain"]
         for kind, one in children.items():
             wall, cpu = one.step("wall"), one.step("cpu")
@@ -269,6 +291,7 @@ def main() -> None:
                 f" {one.memory[1] / plain.memory[1]:5.2f}",
                 flush=True,
             )
+    print(TRIED)
     return None
 
 

@@ -36,7 +36,9 @@ def fir(x: Tensor, *, up: int = 1, down: int = 1, pad: tuple[int, int], gain: fl
     return F.conv2d(x, kernel, groups=channels)[:, :, ::down, ::down]
 
 
-class _Linear(nn.Module):
+class Linear(nn.Module):
+    """A fully connected layer with equalised learning rate."""
+
     def __init__(
         self,
         features_in: int,
@@ -52,6 +54,7 @@ class _Linear(nn.Module):
         self.activate, self.rate = activate, rate
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, in) -> (B, out)."""
         weight = self.weight * (self.rate / math.sqrt(self.weight.shape[1]))
         bias = self.bias * self.rate
         if not self.activate:
@@ -59,16 +62,19 @@ class _Linear(nn.Module):
         return act(x.matmul(weight.t()), bias, clamp=math.inf)
 
 
-class _Mapping(nn.Module):
+class Mapping(nn.Module):
+    """z -> ws, without truncation."""
+
     def __init__(self, z_dim: int, w_dim: int, layers: int, num_ws: int) -> None:
         super().__init__()
         self.num_ws = num_ws
         self.layers = nn.ModuleList(
-            _Linear(w_dim if n else z_dim, w_dim, activate=True, rate=0.01) for n in range(layers)
+            Linear(w_dim if n else z_dim, w_dim, activate=True, rate=0.01) for n in range(layers)
         )
         self.register_buffer("w_avg", torch.zeros(w_dim))
 
     def forward(self, z: Tensor) -> Tensor:
+        """(B, z_dim) -> (B, num_ws, w_dim)."""
         x = z * (z.square().mean(dim=1, keepdim=True) + 1e-8).rsqrt()
         for layer in self.layers:
             x = layer(x)
@@ -96,7 +102,7 @@ def modulated(
 class _Layer(nn.Module):
     def __init__(self, channels_in: int, channels_out: int, size: int, w_dim: int, *, up: bool) -> None:
         super().__init__()
-        self.affine = _Linear(w_dim, channels_in, bias=1.0)
+        self.affine = Linear(w_dim, channels_in, bias=1.0)
         self.weight = nn.Parameter(torch.randn(channels_out, channels_in, 3, 3))
         self.bias = nn.Parameter(torch.zeros(channels_out))
         self.noise_strength = nn.Parameter(torch.zeros(()))
@@ -112,7 +118,7 @@ class _Layer(nn.Module):
 class _ToImage(nn.Module):
     def __init__(self, channels_in: int, channels_out: int, w_dim: int) -> None:
         super().__init__()
-        self.affine = _Linear(w_dim, channels_in, bias=1.0)
+        self.affine = Linear(w_dim, channels_in, bias=1.0)
         self.weight = nn.Parameter(torch.randn(channels_out, channels_in, 1, 1))
         self.bias = nn.Parameter(torch.zeros(channels_out))
 
@@ -174,7 +180,7 @@ class Generator(nn.Module):
         self.z_dim = z_dim
         plan = channel_plan(resolution, channel_base, channel_max)
         self.synthesis = _Synthesis(w_dim, resolution, channels, plan)
-        self.mapping = _Mapping(z_dim, w_dim, mapping_layers, 2 * len(plan))
+        self.mapping = Mapping(z_dim, w_dim, mapping_layers, 2 * len(plan))
 
 
 class _Conv(nn.Module):
@@ -227,8 +233,8 @@ class Discriminator(nn.Module):
         self.from_image = _Conv(channels, plan[resolution], 1)
         self.blocks = nn.ModuleList(_Residual(plan[size], plan[size // 2]) for size in sizes)
         self.conv = _Conv(plan[4] + 1, plan[4], 3)
-        self.hidden = _Linear(plan[4] * 16, plan[4], activate=True)
-        self.out = _Linear(plan[4], 1)
+        self.hidden = Linear(plan[4] * 16, plan[4], activate=True)
+        self.out = Linear(plan[4], 1)
 
     def forward(self, image: Tensor) -> Tensor:
         """(B, C, resolution, resolution) -> logits (B, 1)."""

@@ -6,9 +6,10 @@ products over the channels, and transformed back (A) to tiles of 4 x 4 outputs. 
 transposed algorithm, the input's gradient a convolution again, so any number of derivatives can be taken.
 
 The interpolation points 0, +-3/4, +-3/2 and infinity keep the largest float32 error of a layer of 256
-channels at 1e-5 of its spread; the usual 0, +-1, +-2 give 4e-5, a direct convolution 2e-6. Measured in CPU
-time (two EPYC cores, 8 images): 1.7 times faster than the direct convolution for 256 channels at 32 and
-64 px, 1.4 at 16 px, 1.1 for 128 channels, and slower for 64, where the transforms cost more than they spare.
+channels at 1e-5 of its spread; the usual 0, +-1, +-2 give 4e-5, a direct convolution 2e-6 (the weight's
+gradient: 1e-5 either way). Measured in CPU time (two EPYC cores, 8 images): 1.7 times faster than the direct
+convolution for 256 channels at 32 and 64 px, 1.4 at 16 px; for 128 channels 1.2 forward and 1.6 in the
+weight's gradient; not faster for 64, where the transforms cost what they spare.
 """
 
 from functools import cache
@@ -20,7 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 TILE = 4
-WIDE, LARGE = 192, 16
+WIDE, LARGE = 128, 16
 POINTS = (0.0, 0.75, -0.75, 1.5, -1.5)
 _ROWS = 512
 
