@@ -25,6 +25,7 @@ from fewmask.segmenter.picture import picture_of
 from fewmask.segmenter.predict import predict, refuse_missing_modality
 from fewmask.segmenter.scans import Scan, fingerprint, gather_scans
 from fewmask.training.launch import refuse_missing
+from fewmask.training.memory import keep_freed_blocks
 
 MaskFormat = Literal["nii.gz", "nii", "nrrd", "seg.nrrd", "mha", "mhd", "png", "dicom-seg"]
 
@@ -78,6 +79,7 @@ def segment_folder(
     if output_format not in get_args(MaskFormat):
         raise ConfigError("unknown format", found=output_format, expected=", ".join(get_args(MaskFormat)))
     refuse_missing(device)
+    keep_freed_blocks()
     segmenter = Segmenter.load(model, device=device)
     found = gather_scans(scans, segmenter.design.modalities, channels=segmenter.design.picture_channels)
     files = MaskFolder(make_folder(out))

@@ -23,6 +23,7 @@ from fewmask.core.seed import integer
 from fewmask.data.batches import Batch, Stream, rows
 from fewmask.objectives.minimise import Minimise
 from fewmask.training import checkpoint
+from fewmask.training.helper import helper
 from fewmask.training.launch import PRECISIONS
 from fewmask.training.log import Log, Mean, save_grid
 from fewmask.training.stop import remembered
@@ -121,7 +122,7 @@ def fit(
     modules, optimizers = objective.modules(), objective.optimizers()
     for module in modules.values():
         module.to(fabric.device)
-    first_process = fabric.global_rank == 0
+    first_process = fabric.global_rank == 0 and not helper()
     now, mean, resumed_from, torn = Progress(), Mean(), None, list[str]()
 
     with remembered() as stop, Together(fabric, label, parts, stop) as together:
