@@ -67,20 +67,20 @@ class Input(nn.Module):
         band, size = self.band, self.band.size
         t = self.affine(w)
         t = t / t[:, :2].norm(dim=1, keepdim=True)
-        rotation = torch.eye(3).repeat(len(w), 1, 1)
+        rotation = torch.eye(3).to(w).repeat(len(w), 1, 1)
         rotation[:, 0, 0], rotation[:, 0, 1], rotation[:, 1, 0], rotation[:, 1, 1] = (
             t[:, 0],
             -t[:, 1],
             t[:, 1],
             t[:, 0],
         )
-        translation = torch.eye(3).repeat(len(w), 1, 1)
+        translation = torch.eye(3).to(w).repeat(len(w), 1, 1)
         translation[:, 0, 2], translation[:, 1, 2] = -t[:, 2], -t[:, 3]
         move = rotation @ translation @ self.transform
         phases = self.phases + (self.freqs @ move[:, :2, 2:]).squeeze(2)
         freqs = self.freqs @ move[:, :2, :2]
         amplitude = (1 - (freqs.norm(dim=2) - band.cutoff) / (band.rate / 2 - band.cutoff)).clamp(0, 1)
-        theta = torch.eye(2, 3)[None] * (0.5 * size / band.rate)
+        theta = torch.eye(2, 3).to(w)[None] * (0.5 * size / band.rate)
         grid = F.affine_grid(theta, [1, 1, size, size], align_corners=False)
         x = (grid.unsqueeze(3) @ freqs.mT[:, None, None]).squeeze(3) + phases[:, None, None]
         x = torch.sin(x * (math.pi * 2)) * amplitude[:, None, None]

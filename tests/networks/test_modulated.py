@@ -18,7 +18,7 @@ def draw(inputs, outputs, size, kernel):
     return [one.requires_grad_(True) for one in given]
 
 
-@pytest.mark.parametrize(("kernel", "padding"), [(3, 2), (3, 1), (1, 0)])
+@pytest.mark.parametrize(("kernel", "padding"), [(3, 2), (3, 1), (3, 0), (1, 0)])
 @pytest.mark.parametrize("channels", [(5, 6), (FEWEST_CHANNELS, FEWEST_CHANNELS + 7)])
 def test_convolution_and_gradients_are_the_definition(channels, kernel, padding):
     inputs = draw(*channels, 9, kernel)

@@ -63,14 +63,15 @@ def weight_gradient(x: Tensor, styles: Tensor, grad: Tensor, weight: Tensor, pad
         return _convolution_gradient(x * styles[:, :, None, None], grad, weight, padding, 1)
     (inputs, height, width), (outputs, high, wide) = x.shape[1:], grad.shape[1:]
     # Zeros around both, up to whole tiles; only the inside is written, image after image. The convolution of
-    # `winograd` pads by 1: the rest of the padding is done here.
-    down, across, inset = -(-high // TILE) * TILE, -(-wide // TILE) * TILE, padding - 1
+    # `winograd` pads by 1: another padding shifts one against the other.
+    inset, offset = max(padding - 1, 0), max(1 - padding, 0)
+    down, across = (-(-max(a + inset, b + offset) // TILE) * TILE for a, b in ((height, high), (width, wide)))
     around, beneath = x.new_zeros(1, down, across, inputs), x.new_zeros(1, down, across, outputs)
     total = torch.zeros_like(weight)
     for n in range(x.shape[0]):
         inside = around[0, inset : inset + height, inset : inset + width]
         torch.mul(x[n].permute(1, 2, 0), styles[n], out=inside)
-        beneath[0, :high, :wide] = grad[n].permute(1, 2, 0)
+        beneath[0, offset : offset + high, offset : offset + wide] = grad[n].permute(1, 2, 0)
         total += correlate(around.permute(0, 3, 1, 2), beneath.permute(0, 3, 1, 2))
     return total
 

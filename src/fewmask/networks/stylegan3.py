@@ -153,7 +153,10 @@ class AliasFreeLayer(nn.Module):
         self.bias = nn.Parameter(torch.zeros(after.channels))
         self.register_buffer("magnitude_ema", torch.ones(()))
         self.clamp = design.conv_clamp
-        self.activation = None if last else _activation(before, after, design, self.kernel, critical)
+        self.activation: FilteredLeakyReLU | None = None
+        self.unseen = 0
+        if not last:
+            self.activation, self.unseen = _activation(before, after, design, self.kernel, critical)
 
     def forward(self, x: Tensor, w: Tensor, mean: Mean | None) -> Tensor:
         """(B, in, size, size), (B, w_dim) -> (B, out, size', size')."""
@@ -167,7 +170,10 @@ class AliasFreeLayer(nn.Module):
             image = torch.einsum("bihw,oi,bi->bohw", x, self.weight[:, :, 0, 0], styles)
             image = image + self.bias[:, None, None]
             return image if self.clamp is None else image.clamp(-self.clamp, self.clamp)
-        x = modulated_convolution(x, styles, self.weight, self.kernel - 1)
+        padding = self.kernel - 1 - self.unseen
+        if padding < 0:
+            x, padding = x[..., -padding:padding, -padding:padding], 0
+        x = modulated_convolution(x, styles, self.weight, padding)
         scale = self._demodulation(styles) * input_gain
         y: Tensor = self.activation(x, scale, self.bias)
         return y
@@ -180,22 +186,26 @@ class AliasFreeLayer(nn.Module):
         return (power @ squares.t() + epsilon).rsqrt()
 
 
-def _activation(before: Band, after: Band, design: Design, kernel: int, critical: bool) -> FilteredLeakyReLU:
-    """The filters between two bands, at `lrelu_upsampling` times the higher of their sampling rates."""
+def _activation(
+    before: Band, after: Band, design: Design, kernel: int, critical: bool
+) -> tuple[FilteredLeakyReLU, int]:
+    """The filters between two bands, at `lrelu_upsampling` times the higher of their sampling rates.
+
+    Also how many pixels on each side of the convolution's output no filter looks at, since the size shrinks
+    or the old margin is wider than the new one: they are not computed.
+    """
     rate = max(before.rate, after.rate) * design.lrelu_upsampling
     up, down = round(rate / before.rate), round(rate / after.rate)
     taps_up = design.filter_size * up if up > 1 else 1
     taps_down = design.filter_size * down if down > 1 else 1
     radial = design.use_radial_filters and not critical
-    return FilteredLeakyReLU(
-        before.size + kernel - 1,
-        after.size,
-        up,
-        down,
-        lowpass(taps_up, before.cutoff, before.half_width * 2, rate),
-        lowpass(taps_down, after.cutoff, after.half_width * 2, rate, radial=radial),
-        clamp=design.conv_clamp,
-    )
+    up_filter = lowpass(taps_up, before.cutoff, before.half_width * 2, rate)
+    down_filter = lowpass(taps_down, after.cutoff, after.half_width * 2, rate, radial=radial)
+    size, clamp = before.size + kernel - 1, design.conv_clamp
+    whole = FilteredLeakyReLU(size, after.size, up, down, up_filter, down_filter, clamp=clamp)
+    unseen = min(whole.up.first, size - whole.up.first - whole.up.count)
+    seen = size - 2 * unseen
+    return FilteredLeakyReLU(seen, after.size, up, down, up_filter, down_filter, clamp=clamp), unseen
 
 
 class SynthesisNetwork(Synthesis):
