@@ -149,7 +149,7 @@ def trial(name: str, folder: Path, steps: int, kills: int) -> bool:
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--kills", type=int, default=10)
-    parser.add_argument("--steps", type=int, default=300)
+    parser.add_argument("--steps", type=int, default=150)
     parser.add_argument("--only", choices=tuple(WORKS), nargs="*", default=tuple(WORKS))
     told = parser.parse_args()
     torch.set_num_threads(1)

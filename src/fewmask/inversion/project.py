@@ -67,9 +67,9 @@ def project(
     seed: int,
     start: Float | None = None,
     candidates: int = 1000,
-    learning_rate: float = 0.1,
+    learning_rate: float = 0.2,
     pixel_weight: float = 1.0,
-    perceptual_weight: float = 1.0,
+    perceptual_weight: float = 0.1,
     mean_penalty: float = 0.0,
     noise_factor: float = 0.01,
     noise_weight: float = 1e5,
@@ -102,7 +102,8 @@ def project(
         learning_rate: of Adam at its peak: a linear rise over the first 5 % of the steps, a cosine fall over
             the last 25 %.
         pixel_weight: weight of the mean squared error.
-        perceptual_weight: weight of P.
+        perceptual_weight: weight of P. 1 is published for LPIPS; the discriminator's distance is about ten
+            times as large.
         mean_penalty: weight of the squared distance to the mean latent, averaged over the layers.
         noise_factor: noise on the latents, in units of their spread; falls to 0 at 3/4 of the steps.
         noise_weight: weight of the noise regularisation (published: 1e5).
