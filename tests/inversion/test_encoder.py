@@ -2,9 +2,10 @@ import numpy as np
 import pytest
 import torch
 
-from fewmask.core.errors import ConfigError, DataError, ShapeError
+from fewmask.core.errors import ConfigError, DataError, RunError, ShapeError
 from fewmask.core.run import Run
 from fewmask.data.batches import ArraySource, Stream
+from fewmask.inversion import encoder as inversion_encoder
 from fewmask.inversion.encoder import encode, fit_encoder
 from fewmask.inversion.project import draw_cloud, project
 from fewmask.networks import stylegan3
@@ -26,6 +27,11 @@ def _drawn(generator, count=12, label=None):
     z = torch.randn(count, generator.z_dim, generator=torch.Generator().manual_seed(5))
     with torch.no_grad():
         return generator.synthesis(generator.mapping(z, label), noise="constant").numpy()
+
+
+@pytest.fixture(autouse=True)
+def _few_latents(monkeypatch):
+    monkeypatch.setattr(inversion_encoder, "CLOUD", 64)
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +63,7 @@ def _fit(generator, images, folder, total=8, perceptual=None, kind=Stream, **how
 
 
 def test_an_encoder_learns_to_invert_and_helps_a_projection(generator, distance, images, tmp_path):
-    encoder = _fit(generator, images, tmp_path, 240, distance)
+    encoder = _fit(generator, images, tmp_path, 120, distance, learning_rate=4e-3)
     found = encode(encoder, generator, images, perceptual=distance, batch_size=5)
     once = encode(encoder, generator, images, perceptual=distance, passes=1)
     centre = np.broadcast_to(draw_cloud(generator, 256, seed=0).mean.numpy(), found.ws.shape)
@@ -72,17 +78,23 @@ class Dying(Stream):
     """Batches until the power fails."""
 
     def at(self, images_seen, **where):
-        if images_seen >= 20:
+        if images_seen >= 16:
             raise KeyboardInterrupt
         return super().at(images_seen, **where)
 
 
 def test_an_interrupted_training_ends_in_the_same_weights(generator, distance, images, tmp_path):
-    whole = _fit(generator, images, tmp_path / "whole", 40, distance).state_dict()
+    whole = _fit(generator, images, tmp_path / "whole", 32, distance).state_dict()
     with pytest.raises(KeyboardInterrupt):
-        _fit(generator, images, tmp_path / "parts", 40, distance, kind=Dying)
-    resumed = _fit(generator, images, tmp_path / "parts", 40, distance).state_dict()
+        _fit(generator, images, tmp_path / "parts", 32, distance, kind=Dying)
+    resumed = _fit(generator, images, tmp_path / "parts", 32, distance).state_dict()
     assert all(torch.equal(weight, resumed[name]) for name, weight in whole.items())
+
+
+def test_a_folder_of_another_encoder_is_refused(generator, images, tmp_path):
+    _fit(generator, images, tmp_path, 4)
+    with pytest.raises(RunError, match="other settings \\(passes"):
+        _fit(generator, images, tmp_path, 4, passes=1)
 
 
 def test_one_style_for_all_layers_in_w(generator, images, tmp_path):

@@ -1,6 +1,7 @@
 """Images to latents in a few passes of a network, learned once per generator and used for every image."""
 
 from collections.abc import Callable
+from dataclasses import asdict
 
 import numpy as np
 import torch
@@ -15,6 +16,7 @@ from fewmask.inversion.descent import Space, framed
 from fewmask.inversion.place import device_of, on_device, without_gradients
 from fewmask.inversion.project import draw_cloud
 from fewmask.inversion.result import Inversion, joined, reconstruct
+from fewmask.inversion.resume import network_key
 from fewmask.networks.encoder import LatentEncoder, refinements
 from fewmask.networks.generator import ImageGenerator
 from fewmask.objectives.encoder import EncoderObjective, EncoderWeights
@@ -22,8 +24,11 @@ from fewmask.objectives.perceptual import Distance
 from fewmask.training.launch import Fabric
 from fewmask.training.loop import fit
 
-PASSES = 2
+PASSES = 3
 """Passes of the encoder over every image, in training and in use."""
+
+CLOUD = 1000
+"""Random latents whose mean an encoder starts from: those of `project`, so that both mean the same frame."""
 
 
 def fit_encoder(
@@ -65,7 +70,8 @@ def fit_encoder(
         ConfigError: fewer than one pass; a generator on another device than the training's.
         ShapeError: images that this generator cannot draw.
         DataError: NaN or infinite values in the first batch.
-        TrainingError, RunError, StoppedError: see `training.loop.fit`.
+        RunError: `step` holds an encoder of another generator or with other settings.
+        TrainingError, StoppedError: see `training.loop.fit`.
     """
     _refuse_passes(passes)
     if device_of(generator).type != fabric.device.type:
@@ -75,6 +81,18 @@ def fit_encoder(
             mend="Move generator and perceptual distance to the fabric's device first.",
         )
     check_images(generator, stream.at(0).image.cpu().numpy())
+    weights = weights or EncoderWeights()
+    made_from = {
+        "generator": network_key(generator),
+        "distance": type(perceptual).__name__,
+        "weights": asdict(weights),
+        "learning_rate": learning_rate,
+        "images": images,
+        "passes": passes,
+        "space": space,
+        "width": width,
+    }
+    step.claim(made_from)
     encoder = _untrained(generator, seed=seed, label=label, space=space, width=width)
     objective = EncoderObjective(
         encoder,
@@ -146,7 +164,7 @@ def _untrained(
     generator: ImageGenerator, *, seed: int, label: str, space: Space, width: int
 ) -> LatentEncoder:
     """An encoder that says the mean latent of this generator."""
-    cloud = draw_cloud(generator, 1000, seed=seed)
+    cloud = draw_cloud(generator, CLOUD, seed=seed)
     centre = cloud.mean[None, None]
     with torch.no_grad():
         start = generator.synthesis(framed(centre, generator.num_ws, 0, cloud.mean), noise="constant")[0]

@@ -3,7 +3,9 @@
 A pyramid of features as in Richardson et al. 2021 ("Encoding in Style": coarse, medium and fine styles read
 coarse, medium and fine features), a common offset and one per layer as in Tov et al. 2021 ("Designing an
 Encoder"), and refinement as in Alaluf et al. 2021 ("ReStyle"): every pass sees the image beside what the
-generator makes of the latents so far, and says how to move them.
+generator makes of the latents so far, and says how to move them. It also sees the slope of the error at those
+latents, as in the learned gradient schemes of Adler & Oktem 2017 ("Solving ill-posed inverse problems using
+iterative deep neural networks"): where an image is unlike those of the training, the slope still tells.
 """
 
 from collections.abc import Iterator
@@ -76,8 +78,10 @@ class LatentEncoder(nn.Module):
         levels = list(zip(sizes, widths, strict=True))[: -_LEVELS - 1 : -1]
         self.laterals = nn.ModuleList(EqualConv2d(w, width, 1, activate=False) for _, w in levels)
         self.paths = nn.ModuleList(_path(size, width) for size, _ in levels)
+        drawn = num_ws - frame_ws
+        self.slopes = EqualLinear(drawn * self.w_dim, hidden, activate=True)
         self.common = StyleHead(width, self.w_dim, hidden)
-        count = 0 if shared else num_ws - frame_ws
+        count = 0 if shared else drawn
         self.heads = nn.ModuleList(StyleHead(width, self.w_dim, hidden) for _ in range(count))
 
     def initialise(self, chance: torch.Generator) -> None:
@@ -92,17 +96,29 @@ class LatentEncoder(nn.Module):
                 assert isinstance(head, StyleHead)
                 head.say.weight.zero_()
 
-    def forward(self, image: Tensor, seen: Tensor, ws: Tensor) -> Tensor:
-        """One pass: image and its reconstruction (B, C, R, R), latents (B, num_ws, w_dim) -> better ones."""
+    def forward(self, image: Tensor, seen: Tensor, ws: Tensor, slope: Tensor) -> Tensor:
+        """One pass.
+
+        Args:
+            image: (B, C, R, R) in [-1, 1].
+            seen: (B, C, R, R) what the generator makes of `ws`.
+            ws: (B, num_ws, w_dim) the latents so far.
+            slope: (B, num_ws, w_dim) of their error, see `slope_of`; zeros where it is not known.
+
+        Returns:
+            Better latents (B, num_ws, w_dim).
+        """
         levels = self._pyramid(torch.cat([image, _SHOWN * (image - seen)], dim=1))
-        told = (ws[:, self.frame_ws :] - self.centre) / self.unit
-        common = self.common(levels[0], told.mean(dim=1))[:, None]
-        parts = [
-            head(levels[min(_level(n), len(levels) - 1)], told[:, n]) for n, head in enumerate(self.heads)
+        before, slope = ws[:, self.frame_ws :], slope[:, self.frame_ws :]
+        told = torch.cat([(before - self.centre) / self.unit, slope], dim=2)
+        slopes = self.slopes(slope.flatten(1))
+        common = self.common(levels[0], slopes, told.mean(dim=1))[:, None]
+        own = [
+            head(levels[min(_level(n), len(levels) - 1)], slopes, told[:, n])
+            for n, head in enumerate(self.heads)
         ]
-        move = common + torch.stack(parts, dim=1) if parts else common.expand_as(told)
-        moved = ws[:, self.frame_ws :] + self.unit * move
-        return torch.cat([ws[:, : self.frame_ws], moved], dim=1)
+        move = common + torch.stack(own, dim=1) if own else common
+        return torch.cat([ws[:, : self.frame_ws], before + self.unit * move], dim=1)
 
     def _pyramid(self, x: Tensor) -> list[Tensor]:
         """Features of every level, coarse to fine, each (B, cells * width)."""
@@ -120,16 +136,20 @@ class LatentEncoder(nn.Module):
 
 
 class StyleHead(nn.Module):
-    """Features (B, cells * width) and the style so far (B, w_dim) -> how to move it (B, w_dim)."""
+    """How to move one style (B, w_dim).
+
+    It is told features (B, cells * width), a digest of all slopes (B, hidden), and where the style stands and
+    its own slope (B, 2 w_dim).
+    """
 
     def __init__(self, width: int, w_dim: int, hidden: int) -> None:
         super().__init__()
         self.read = EqualLinear(width * _CELLS**2, hidden, activate=True)
-        self.say = EqualLinear(hidden + w_dim, w_dim)
+        self.say = EqualLinear(2 * hidden + 2 * w_dim, w_dim)
 
-    def forward(self, features: Tensor, style: Tensor) -> Tensor:
+    def forward(self, features: Tensor, slopes: Tensor, told: Tensor) -> Tensor:
         """See the class."""
-        move: Tensor = self.say(torch.cat([self.read(features), style], dim=1))
+        move: Tensor = self.say(torch.cat([self.read(features), slopes, told], dim=1))
         return move
 
 
@@ -141,12 +161,31 @@ def refinements(
     Gradients flow through one pass only: the next one starts from the numbers that this one said.
     """
     ws = encoder.centre.expand(len(image), encoder.num_ws, -1)
-    seen = encoder.start.expand_as(image)
-    for _ in range(passes):
-        ws = encoder(image, seen, ws)
-        seen = generator.synthesis(ws, noise="constant")
+    seen, slope = encoder.start.expand_as(image), torch.zeros_like(ws)
+    for number in range(1, passes + 1):
+        ws = encoder(image, seen, ws, slope)
+        if number == passes:
+            yield ws, generator.synthesis(ws, noise="constant")
+            return
+        with torch.enable_grad():
+            ws = ws if ws.requires_grad else ws.requires_grad_()
+            seen = generator.synthesis(ws, noise="constant")
+            slope = slope_of(ws, seen, image)
         yield ws, seen
         ws, seen = ws.detach(), seen.detach()
+
+
+def slope_of(ws: Tensor, seen: Tensor, image: Tensor) -> Tensor:
+    """Downhill in the mean squared error of `seen`, which was made of `ws`: (B, num_ws, w_dim), no gradient.
+
+    Each style's slope has the length that a step has whose size is in keeping with the error: root mean
+    square 1 times the root mean squared error, magnified. So it depends neither on the generator's scale nor
+    on how steep the error is for one layer or another.
+    """
+    error = (seen.float() - image).square().mean(dim=(1, 2, 3))
+    (gradient,) = torch.autograd.grad(error.sum(), ws, retain_graph=True)
+    size = gradient.square().mean(dim=2, keepdim=True).sqrt()
+    return -_SHOWN * error.detach().sqrt()[:, None, None] * gradient / (size + 1e-12)
 
 
 def _level(style: int) -> int:

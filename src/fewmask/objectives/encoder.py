@@ -31,10 +31,10 @@ class EncoderWeights:
 class EncoderObjective:
     """Half of every batch is generated, with known latents; the other half is real, known by its pixels.
 
-    In every pass latent |E(G(w)) - w|^2 / spread^2 + pixel MSE(G(E(x)), x) + perceptual P(G(E(x)), x); the
-    first as in Zhu et al. 2016, the others as in Richardson et al. 2021 (equations 1-2), all passes weighing
-    the same as in Alaluf et al. 2021. The known latents change at a random layer from one random latent to
-    another: latents in W+ rather than in W, as real images need them.
+    Each pass has latent |E(G(w)) - w|^2 / spread^2 + pixel MSE(G(E(x)), x), the last one also perceptual
+    P(G(E(x)), x): the first as in Zhu et al. 2016, the others as in Richardson et al. 2021 (equations 1-2).
+    All passes weigh the same, as in Alaluf et al. 2021. The known latents change at a random layer from one
+    random latent to another: latents in W+ rather than in W, as real images need them.
 
     Args:
         encoder: what learns.
@@ -53,7 +53,7 @@ class EncoderObjective:
         *,
         perceptual: Distance | None,
         images: int,
-        passes: int = 2,
+        passes: int = 3,
         weights: EncoderWeights | None = None,
         learning_rate: float = 2e-3,
     ) -> None:
@@ -103,12 +103,13 @@ class EncoderObjective:
             target = torch.cat([self.generator.synthesis(known, noise="constant"), image])
         distance = None if self.perceptual is None else self.perceptual.towards(image)
         unit = self.encoder.unit**2 * self.encoder.w_dim
-        for ws, seen in refinements(self.encoder, self.generator, target, self.passes):
+        found = refinements(self.encoder, self.generator, target, self.passes)
+        for number, (ws, seen) in enumerate(found, start=1):
             error = (seen - target).square().mean(dim=(1, 2, 3))
             latent = (ws[:count] - known).square().sum(dim=2).mean() / unit
             loss = weights.latent * latent + weights.pixel * error.mean()
             terms = {"latent": latent, "generated_mse": error[:count].mean(), "mse": error[count:].mean()}
-            if distance is not None:
+            if distance is not None and number == self.passes:
                 terms["perceptual"] = distance(seen[count:]).mean()
                 loss = loss + weights.perceptual * terms["perceptual"]
             yield {**terms, "loss": loss}
