@@ -6,6 +6,7 @@ import pytest
 from fewmask.core.seed import stream
 from fewmask.inversion.project import Inversion
 from fewmask.networks.stylegan2 import Generator
+from fewmask.objectives.alarms import COLLAPSE, Alarm
 from fewmask.recipes import ganchecks
 
 
@@ -20,11 +21,18 @@ def test_few_labelled_slices_leave_the_check_undone():
     assert ganchecks.inversion_check(inversion(40), inversion(4)).outcome in ("passed", "warning")
 
 
-@pytest.mark.parametrize("most", [8, 1000])
-def test_large_sets_are_sampled(most, monkeypatch):
+@pytest.mark.parametrize(("most", "classes"), [(8, 0), (1000, 3)])
+def test_large_sets_are_sampled_and_all_classes_drawn(most, classes, monkeypatch):
     monkeypatch.setattr(ganchecks, "MOST", most)
     monkeypatch.setattr(ganchecks, "SAMPLES", 16)
     slices = stream(0, "slices").uniform(-1, 1, (40, 1, 16, 16)).astype(np.float32)
-    generator = Generator(8, 8, 16, 1, channel_base=64, channel_max=4, mapping_layers=1).eval()
+    generator = Generator(8, 8, 16, 1, channel_base=64, channel_max=4, mapping_layers=1, classes=classes)
     checks = ganchecks.gan_checks(generator, slices, slices[:10], seed=0)
     assert [check.outcome in ("passed", "failed") for check in checks] == [True, True]
+
+
+def test_an_alarm_that_rang_is_a_warning_with_its_rule():
+    rung = [Alarm(COLLAPSE, 4000, 0.2, "two generated images should differ")]
+    collapse, by_heart = ganchecks.alarm_checks(rung)
+    assert (collapse.outcome, by_heart.outcome) == ("warning", "passed")
+    assert "two generated images should differ" in collapse.found

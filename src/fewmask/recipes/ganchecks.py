@@ -12,6 +12,7 @@ from fewmask.inversion.residual import residual_gate
 from fewmask.metrics.fidelity import novelty
 from fewmask.networks.generator import ImageGenerator
 from fewmask.objectives.alarms import BY_HEART, COLLAPSE, Alarm
+from fewmask.objectives.latents import show_latents
 from fewmask.report.content import Check
 
 SAMPLES = 128
@@ -29,11 +30,11 @@ MEANING = "Where the generator cannot draw a slice, the head reads features of a
 def gan_checks(
     generator: ImageGenerator, training: NDArray[np.floating], held_out: NDArray[np.floating], *, seed: int
 ) -> tuple[Check, Check]:
-    """Collapse and memorisation of a generator; images (N, C, H, W) in [-1, 1]."""
-    chance = torch.Generator().manual_seed(integer(seed, "ganchecks"))
-    z = torch.randn(SAMPLES, generator.z_dim, generator=chance)
+    """Collapse and memorisation of a generator; images (N, C, H, W) in [-1, 1], all classes in turn."""
+    latents = show_latents(generator, SAMPLES, integer(seed, "ganchecks"))
+    parts = [latents.rows(slice(first, first + 16)) for first in range(0, SAMPLES, 16)]
     with torch.no_grad():
-        made = [generator(some, noise="constant").clamp(-1, 1).numpy() for some in torch.split(z, 16)]
+        made = [generator(some.z[0], some.label, noise="constant").clamp(-1, 1).numpy() for some in parts]
     found = novelty(
         np.concatenate(made), _some(training, "training", seed), _some(held_out, "held out", seed)
     )
