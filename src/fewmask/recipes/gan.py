@@ -72,7 +72,7 @@ def carry_out(job: Job, settings: GANRunSettings) -> Finished:
     training, held_out = ground.training_cases, held_out_cases(ground)
     names = conditions(settings, training)
     unlabelled, unseen = (slices_of(ground, settings, cases) for cases in (training, held_out))
-    refuse_slices(unlabelled.images)
+    refuse_slices(unlabelled.images, None)
     learned = labelled(settings, unlabelled, training, names)
     assert learned is not None
     labels = None if learned.labels is None else torch.tensor(learned.labels)

@@ -30,11 +30,12 @@ from fewmask.data.overlay import contact_sheet, png_bytes, save_png
 from fewmask.data.slices import SliceSet, prepare_slices
 from fewmask.inversion.encoder import encode, fit_encoder
 from fewmask.inversion.keep import read_inversion, read_recipe, write_inversion
-from fewmask.inversion.lpips import read_lpips
+from fewmask.inversion.lpips import checksums, read_lpips
 from fewmask.inversion.pictures import DIFFERENCE_SCALE, comparison
 from fewmask.inversion.project import Inversion, project
 from fewmask.inversion.pti import tune_each, tune_together
 from fewmask.inversion.residual import Residual, residual_gate, residuals
+from fewmask.inversion.resume import clear_parts, network_key
 from fewmask.metrics.bootstrap import Bootstrap
 from fewmask.metrics.bootstrap import Table as Values
 from fewmask.objectives.perceptual import DiscriminatorDistance, Distance, StructureDistance
@@ -159,6 +160,11 @@ class Inverter:
             self.distance = DiscriminatorDistance(kept.discriminator.to(device))
         self.inputs = {
             "ground": ground.key,
+            "networks": {
+                "generator": network_key(kept.generator),
+                "discriminator": None if kept.discriminator is None else network_key(kept.discriminator),
+                "lpips": None if settings.lpips is None else checksums(settings.lpips),
+            },
             "settings": settings.model_dump(mode="json", exclude={"ways", "reference", "percentile"}),
         }
 
@@ -172,6 +178,7 @@ class Inverter:
             done = {"seconds": (time.monotonic() - started) / len(images), "mse": float(found.mse.mean())}
             write_inversion(step.inversion, found, {"way": way, **self.inputs["settings"]})
             step.finish(done)
+            clear_parts(step)
         assert read_recipe(step.inversion)["way"] == way
         return read_inversion(step.inversion), float(done["seconds"])
 
