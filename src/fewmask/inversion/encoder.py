@@ -74,12 +74,7 @@ def fit_encoder(
         TrainingError, StoppedError: see `training.loop.fit`.
     """
     _refuse_passes(passes)
-    if device_of(generator).type != fabric.device.type:
-        raise ConfigError(
-            "the generator is on another device than the training of its encoder",
-            found=f"{device_of(generator)} and {fabric.device}",
-            mend="Move generator and perceptual distance to the fabric's device first.",
-        )
+    _refuse_elsewhere(generator, fabric)
     check_images(generator, stream.at(0).image.cpu().numpy())
     weights = weights or EncoderWeights()
     made_from = {
@@ -186,3 +181,12 @@ def _untrained(
 def _refuse_passes(passes: int) -> None:
     if passes < 1:
         raise ConfigError("an encoder looks at an image at least once", found=f"passes={passes}")
+
+
+def _refuse_elsewhere(generator: ImageGenerator, fabric: Fabric) -> None:
+    if device_of(generator).type != fabric.device.type:
+        raise ConfigError(
+            "the generator is on another device than the training of its encoder",
+            found=f"{device_of(generator)} and {fabric.device}",
+            mend="Move generator and perceptual distance to the fabric's device first.",
+        )
