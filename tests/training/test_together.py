@@ -30,7 +30,8 @@ def start(*words: object) -> subprocess.Popen:
 def ended(tmp_path_factory) -> tuple[Path, dict[str, list[int]], str]:
     """The folder, the exit codes of every scenario's processes, and what they wrote to stderr."""
     folder = tmp_path_factory.mktemp("together")
-    words, told = start(folder, "forks", *SCENARIOS).communicate(timeout=200)
+    with start(folder, "forks", *SCENARIOS) as process:
+        words, told = process.communicate(timeout=280)
     codes = {name: [int(code) for code in rest] for name, *rest in map(str.split, words.splitlines())}
     assert codes.keys() == set(SCENARIOS), told
     return folder, codes, told
@@ -92,8 +93,8 @@ def test_fabric_starts_the_second_process_itself_and_a_stopped_training_goes_on(
     folder = ended[0]
     whole, rest = "pair-800-2-1-none", tmp_path / "pair-800-2-1-none"
     (folder / STOPPED).rename(rest)
-    process = start(tmp_path, "here", whole)
-    out, told = process.communicate(timeout=100)
+    with start(tmp_path, "here", whole) as process:
+        out, told = process.communicate(timeout=200)
     assert (process.returncode, out) == (0, ""), told
     assert "goes on from 64 of 800 images" in told
     assert "Initializing distributed" not in told
