@@ -12,7 +12,7 @@ Times and scores on real scans: docs/results/.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -115,6 +115,7 @@ def run(stage: Stage, settings: FewshotSettings) -> Outcome:
         cap=settings.gan.slices_per_patient,
     ).images
     gan = learn_generator(stage.ground, settings.gan, Slices(unlabelled))
+    stage = replace(stage, ground=stage.ground.alone())
     stack = features(gan, settings)
     statistics = sampled_statistics(stack, gan.generator, seed=settings.seed)
     tested = invert_test(stage, settings, gan)

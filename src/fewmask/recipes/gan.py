@@ -40,6 +40,7 @@ from fewmask.synthesis.generator import Slices, TrainedGenerator
 from fewmask.synthesis.keep import write_generator
 from fewmask.synthesis.quality import Judge, Quality, draw_images, fit_embedding
 from fewmask.synthesis.slices import refuse_slices
+from fewmask.training.launch import alone, first_then_helpers
 
 TITLE = "A generator of slices"
 QUESTION = "Does the generator draw slices as varied as real ones, and no copies of them?"
@@ -85,6 +86,7 @@ def carry_out(job: Job, settings: GANRunSettings) -> Finished:
         judge=None if judge is None else lambda g: judged(judge, g, settings, labels),
         judgements=settings.quality.judgements,
     )
+    ground = ground.alone()
     told = remembered(ground, settings, trained, names)
     write_generator(job.run.generator, kept_of(trained, trained.generator, told))
     return finish(job, ground, settings, trained, judge, unlabelled, unseen, labels)
@@ -106,13 +108,14 @@ def judge_of(ground: Ground, settings: GANRunSettings, training: SliceSet, unsee
     """The encoder that learned from the training slices, and what it makes of real ones."""
     if not settings.quality.images:
         return None
-    encoder = fit_embedding(
-        training.images,
-        ground.run.step("embedding"),
-        images_seen=settings.quality.images,
-        seed=settings.seed,
-        fabric=ground.fabric,
-    )
+    with first_then_helpers(ground.fabric):
+        encoder = fit_embedding(
+            training.images,
+            ground.run.step("embedding"),
+            images_seen=settings.quality.images,
+            seed=settings.seed,
+            fabric=alone(settings.device),
+        )
     return Judge.of(encoder, training.images, unseen.images, seed=settings.seed)
 
 

@@ -4,7 +4,7 @@ from dataclasses import replace
 from typing import Any
 
 from fewmask.networks.generator import ImageGenerator
-from fewmask.objectives.ada import ANATOMY
+from fewmask.objectives.ada import SEQUENCES
 from fewmask.recipes.ground import Ground
 from fewmask.recipes.settings import GANSettings
 from fewmask.synthesis.design import GeneratorDesign, Kind
@@ -51,13 +51,14 @@ def design_of(gan: GANSettings) -> GeneratorDesign:
         mapping_layers=gan.mapping_layers,
         batch=gan.batch,
         learning_rate=gan.learning_rate,
+        discriminator_rate=min(gan.learning_rate, 2e-3) if third else None,
         r1_gamma=gan.r1_gamma,
         path_length_weight=0.0 if third else gan.path_length,
         mixing=0.0 if third else gan.mixing,
         reuse_fakes=gan.reuse_fakes,
         ada_target=gan.ada_target,
         ada_images=gan.ada_images,
-        ada_operations=(*mirror, *ANATOMY),
+        ada_operations=(*mirror, *SEQUENCES),
     )
 
 

@@ -1,6 +1,6 @@
 """What every recipe stands on, labels or none: the cohort, its split by patient, how scans are prepared."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from fewmask.data.prepare import Preparation
 from fewmask.data.split import Split, split_by_patient
 from fewmask.recipes.record import fingerprint
 from fewmask.recipes.settings import GroundSettings, PrepareSettings
-from fewmask.training.launch import Fabric, launch
+from fewmask.training.launch import Fabric, first_then_helpers, launch, shared_no_longer
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,6 +34,10 @@ class Ground:
         """All cases of the training patients, labelled or not."""
         return tuple(case for case in self.cohort.cases if case.patient in self.split.train)
 
+    def alone(self) -> "Ground":
+        """The same for process 0 after the last training that is shared; helpers end here."""
+        return replace(self, fabric=shared_no_longer(self.fabric))
+
     @cached_property
     def key(self) -> dict[str, Any]:
         """What every step depends on, as JSON values: a step made under another key is not reused."""
@@ -48,8 +52,10 @@ def open_ground(settings: GroundSettings, path: Path | None, run: Run) -> Ground
         DataError: anything in the cohort that would make the run wrong, all of it at once.
         ConfigError: a device that is not there, or a split that leaves a part empty.
     """
-    cohort = open_cohort(settings, path, run)
-    remarks = checked(cohort, run)
+    fabric = start(settings)
+    with first_then_helpers(fabric):
+        cohort = open_cohort(settings, path, run)
+        remarks = checked(cohort, run)
     return Ground(
         run,
         settings,
@@ -57,13 +63,19 @@ def open_ground(settings: GroundSettings, path: Path | None, run: Run) -> Ground
         remarks,
         split_of(settings, cohort),
         preparation_of(settings.prepare, cohort),
-        start(settings),
+        fabric,
     )
 
 
 def start(settings: GroundSettings) -> Fabric:
     """Take the devices that the settings name."""
-    return launch(device=settings.device, threads=settings.threads)
+    return launch(
+        device=settings.device,
+        devices=settings.devices,
+        machines=settings.machines,
+        threads=settings.threads,
+        precision=settings.precision,
+    )
 
 
 def checked(cohort: Cohort, run: Run) -> tuple[Problem, ...]:

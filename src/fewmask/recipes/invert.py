@@ -217,7 +217,7 @@ class Inverter:
         settings = self.settings
         encoder = fit_encoder(
             self.generator,
-            Stream(ArraySource(self.training), 16, seed=settings.seed, name="encoder"),
+            Stream(ArraySource(self.training), 8, seed=settings.seed, name="encoder"),
             self.ground.run.step("encoder"),
             perceptual=self.distance,
             images=settings.encoder_images,

@@ -12,7 +12,7 @@ from fewmask.data.batches import ArraySource, Stream
 from fewmask.networks.generator import ImageGenerator
 from fewmask.networks.stylegan2 import Discriminator
 from fewmask.networks.unet import build_unet
-from fewmask.objectives.ada import ANATOMY, AdaptiveAugmentation
+from fewmask.objectives.ada import SEQUENCES, AdaptiveAugmentation
 from fewmask.objectives.minimise import Alone
 from fewmask.objectives.perceptual import DiscriminatorDistance
 from fewmask.objectives.segmentation import Schedule, SegmentationObjective
@@ -83,7 +83,7 @@ def gan_work(gan: GANSettings, size: int) -> Work:
             discriminator,
             average,
             batch=gan.batch,
-            augment=AdaptiveAugmentation(operations=ANATOMY),
+            augment=AdaptiveAugmentation(operations=SEQUENCES),
             reuse_fakes=gan.reuse_fakes,
         )
         source = ArraySource(_noise((gan.batch, 1, size, size)))

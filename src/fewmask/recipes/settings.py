@@ -211,6 +211,7 @@ class GroundSettings(BaseModel):
     seed: Annotated[int, Field(ge=0, description="fixes everything random")] = 0
     device: Annotated[Literal["cpu", "cuda", "mps"], Field(description="where to train")] = "cpu"
     devices: Annotated[int, Field(ge=1, description="how many of them, one process each")] = 1
+    machines: Annotated[int, Field(ge=1, description="how many machines; see docs/scaling.md")] = 1
     precision: Annotated[
         Literal["fp32", "bf16"], Field(description="bf16: convolutions in bfloat16, weights in float32")
     ] = "fp32"
@@ -239,6 +240,11 @@ class CommonSettings(GroundSettings):
 class SupervisedSettings(CommonSettings):
     """U-Net on k labelled slices or patients, against the U-Net on all."""
 
+    @model_validator(mode="after")
+    def _on_one_device(self) -> "SupervisedSettings":
+        _refuse_many_devices(self)
+        return self
+
 
 class FewshotSettings(CommonSettings):
     """GAN on the unlabelled slices, a small segmenter on its features, beside the U-Net on the same masks."""
@@ -259,7 +265,7 @@ class QualitySettings(Settings):
 
     images: Annotated[
         int, Field(ge=0, description="images on which the judging encoder learns; 0: no judgement")
-    ] = 12_800
+    ] = 9_600
     samples: Annotated[int, Field(ge=32, description="generated images per judgement")] = 256
     judgements: Annotated[int, Field(ge=1, description="judgements over the training, evenly spaced")] = 12
 
@@ -288,7 +294,7 @@ class InvertRunSettings(GroundSettings):
     ] = None
     ways: Annotated[
         tuple[Literal["encoder", "w", "w+", "w+noise", "pti"], ...],
-        Field(description="encoder: one pass; w, w+: by steps; w+noise: noise maps too; pti: weights too"),
+        Field(description="encoder: a few passes; w, w+: by steps; w+noise: noise maps too; pti: weights too"),
     ] = ("w", "w+", "pti")
     steps: Annotated[int, Field(ge=1, description="steps in W and W+")] = 100
     pti_steps: Annotated[int, Field(ge=1, description="at most so many steps on the generator's weights")] = (
@@ -300,7 +306,7 @@ class InvertRunSettings(GroundSettings):
     frame: Annotated[
         Literal["frozen", "free"], Field(description="StyleGAN3: may an inversion move the picture?")
     ] = "frozen"
-    encoder_images: Annotated[int, Field(ge=1, description="images on which the encoder learns")] = 8_000
+    encoder_images: Annotated[int, Field(ge=1, description="images on which the encoder learns")] = 4_000
     batch: Annotated[int, Field(ge=1, description="slices inverted at once")] = 16
     reference: Annotated[
         int, Field(ge=8, description="training slices whose residuals say what is usual")
@@ -313,6 +319,11 @@ class InvertRunSettings(GroundSettings):
         Path | None, Field(description="LPIPS weights, if you have them; None: the discriminator's features")
     ] = None
 
+    @model_validator(mode="after")
+    def _on_one_device(self) -> "InvertRunSettings":
+        _refuse_many_devices(self)
+        return self
+
 
 def _refuse_shapes(prepare: PrepareSettings) -> None:
     height, width = prepare.size
@@ -320,3 +331,8 @@ def _refuse_shapes(prepare: PrepareSettings) -> None:
         raise ValueError("the generator draws slices: set prepare.dims=2")
     if height != width or height not in SIDES:
         raise ValueError(f"the generator draws squares: prepare.size must be twice one of {SIDES}")
+
+
+def _refuse_many_devices(settings: GroundSettings) -> None:
+    if settings.devices * settings.machines > 1:
+        raise ValueError("only the training of a generator is shared among devices: set devices=1")

@@ -4,6 +4,7 @@ import shlex
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ from fewmask.report.tables import lesion_lines, plain_table
 from fewmask.segmenter.compare import score_folder
 from fewmask.segmenter.folder import MaskFormat, segment_folder
 from fewmask.synthesis.published import import_published
+from fewmask.training.helper import helper
 
 
 def check_verb(path: Path, *, out: Path | None, classes: str | None) -> int:
@@ -73,7 +75,7 @@ def run_verb(
         _print_plan(console, recipe, estimates(recipe.plan(settings)))
         return 0
     run = Run.open(out if out is not None else Path("runs") / name)
-    with held(run.lock):
+    with nullcontext() if helper() else held(run.lock):
         _run(recipe, run, settings, cohort, preset=preset, console=console)
     return 0
 
@@ -90,6 +92,7 @@ def _run(
     """Carry out the recipe, then write the record."""
     started = time.monotonic()
     command = shlex.join(["fewmask", *sys.argv[1:]])
+    console.quiet = helper()
     job = Job(run, cohort, recipe.title, recipe.question, command, lambda line: say(console, line))
     done = recipe.carry_out(job, settings)
     write_record(

@@ -168,7 +168,7 @@ def fit_segmenter(
     return segmenter
 
 
-def _intervals(settings: FitSettings) -> dict[str, int]:
+def _intervals(settings: FitSettings) -> dict[str, Any]:
     """Images between checkpoints, reports and validations."""
     return {
         "checkpoint_every": settings.checkpoint_every or max(settings.images // 10, 1),
