@@ -185,6 +185,39 @@ def score(
 
 
 @app.command
+def consensus(
+    cohort: Path,
+    *,
+    out: Annotated[Path, Parameter(name=["--out", "-o"])],
+    rule: Literal["majority", "half", "staple", "grow"] = "majority",
+    of: Literal["marking", "all"] = "marking",
+    at_least: int = 1,
+    readers: tuple[str, ...] = (),
+    classes: str | None = None,
+) -> int:
+    """Make one reference out of the masks of several readers: a new cohort, agreement, pictures.
+
+    A folder of LIDC-IDRI (CTs with their XML files) is taken as it is.
+
+    Example: fewmask consensus my_scans --out my_reference --rule staple
+
+    Args:
+        cohort: The cohort with the readers' masks (masks/READER/..., or columns mask@READER), or LIDC.
+        out: Folder of the new cohort; the scans stay where they are.
+        rule: majority: more than half; half: at least half; staple; grow: readers and regions grown in CT.
+        of: Who votes on a structure: the readers marking it, or all who read the case.
+        at_least: Drop structures that fewer readers marked (LUNA16 asks for 3 of 4).
+        readers: Only these take part.
+        classes: Class names and label values, where the files do not declare them.
+    """
+    from fewmask.recipes.consensus import consensus_verb
+
+    return consensus_verb(
+        cohort, out=out, rule=rule, of=of, at_least=at_least, readers=readers, classes=classes
+    )
+
+
+@app.command
 def report(run_folder: Path) -> int:
     """Draw a run's report.html again from its files.
 

@@ -55,6 +55,17 @@ def test_a_part_inside_another_belongs_to_it():
     assert len(find_structures({"a": ring, "b": inner}, SPACING)) == 1
 
 
+def test_single_voxels_and_flat_parts_have_a_surface():
+    """One slice below the middle of a flat part lies a voxel: 2.5 mm away, and 0.7 mm from its neighbour."""
+    flat, below = (
+        _box(slice(1, 2), slice(10, 30), slice(10, 30)),
+        _box(slice(2, 3), slice(20, 21), slice(20, 21)),
+    )
+    masks = {"a": flat, "b": below, "c": np.roll(below, 1, axis=2)}
+    assert [one.marked_by for one in find_structures(masks, SPACING)] == [("a",), ("b", "c")]
+    assert len(find_structures(masks, SPACING, tolerance_mm=2.5)) == 1
+
+
 def test_nothing_marked_is_no_structure():
     assert find_structures({"a": np.zeros((2, 4, 4), bool)}, SPACING) == []
 

@@ -18,6 +18,9 @@ from fewmask.core.errors import ShapeError
 
 Bool = NDArray[np.bool_]
 
+HU_BELOW = -200.0
+"""A scan with values below this is taken for CT in HU: pictures and MR have none."""
+
 
 @dataclass(frozen=True)
 class Growth:
@@ -45,6 +48,8 @@ class Growth:
     """Radius of the closing before and of the opening after holes are filled."""
     largest_mm: float = 60.0
     """No vote on structures of a larger diameter: this is a recipe for nodules, not for organs."""
+    least_mm: float = 3.0
+    """A consensus of a smaller diameter (of the ball of its volume, the disc in 2-D) is dropped."""
     abstain: float = 0.5
     """No vote when more than this share of the region's surface touches the cap."""
 
@@ -169,3 +174,16 @@ def _tidied(region: Bool, seeds: Bool, spacing_mm: Sequence[float], how: Growth)
     if not held.any():
         return np.zeros_like(region)
     return np.asarray(parts == int(held.argmax()))
+
+
+def growth_for(image: NDArray[np.generic]) -> Growth:
+    """The settings for a scan: as they are for CT in HU, known by values below -200; else without a floor.
+
+    Elsewhere the least spread is 4 % of the range from the 1st to the 99th percentile, which is what 40 HU
+    are of the usual lung window's 1000.
+    """
+    values = image[np.isfinite(image)] if image.dtype.kind == "f" else image
+    if values.size == 0 or float(values.min()) < HU_BELOW:
+        return Growth()
+    low, high = np.percentile(values, (1, 99))
+    return Growth(floor=None, least_spread=max(0.04 * float(high - low), 1e-6))

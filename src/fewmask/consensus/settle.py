@@ -18,10 +18,6 @@ Bool = NDArray[np.bool_]
 Rule = Literal["majority", "half", "staple", "grow"]
 Of = Literal["marking", "all"]
 
-LEAST_DIAMETER_MM = 3.0
-"""The document drops what is smaller, by the diameter of the ball of the same volume (disc in 2-D)."""
-
-
 MARGIN_MM = 5.0
 """How far a structure's box reaches beyond what the readers marked; STAPLE's specificities depend on it."""
 
@@ -146,8 +142,8 @@ def _settle(
         mask = vote(masks, strict=rule == "majority", judged=seen)
     diameter = 2 * radius_mm(mask, spacing_mm)
     why = "" if mask.any() else "no voxel found enough votes"
-    if mask.any() and rule == "grow" and diameter < LEAST_DIAMETER_MM:
-        why = f"{diameter:.1f} mm across, less than {LEAST_DIAMETER_MM:g} mm"
+    if mask.any() and rule == "grow" and diameter < growth.least_mm:
+        why = f"{diameter:.1f} mm across, less than {growth.least_mm:g} mm"
     kept = nothing if why else mask
     what = Settled(one.box, one.marked_by, int(kept.sum()), diameter, why, **told)  # type: ignore[arg-type]
     return kept, what

@@ -167,8 +167,10 @@ def _overlap(a: _Part, b: _Part) -> bool:
 
 
 def _points_mm(part: _Part, spacing_mm: Sequence[float]) -> NDArray[np.float64]:
-    start = np.array([one.start for one in part.box])
-    return np.asarray((np.argwhere(surface(part.mask)) + start) * np.asarray(spacing_mm), dtype=np.float64)
+    """Centres of the voxels at a part's surface, in mm; padded, so that a flat part is all surface."""
+    start = np.array([one.start - 1 for one in part.box])
+    places = np.argwhere(surface(np.pad(part.mask, 1))) + start
+    return np.asarray(places * np.asarray(spacing_mm), dtype=np.float64)
 
 
 def _structure(

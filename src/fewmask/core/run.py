@@ -200,6 +200,36 @@ class MaskFolder:
 
 
 @dataclass(frozen=True)
+class ConsensusFolder:
+    """What `fewmask consensus` leaves: a cohort (cases.csv, classes.json, masks/) and what it did."""
+
+    folder: Path
+
+    def mask(self, name: str, suffix: str) -> Path:
+        """The consensus on one case."""
+        return self.folder / "masks" / f"{name}{suffix}"
+
+    def picture(self, name: str) -> Path:
+        """The readers' outlines and the consensus on the scan."""
+        return self.folder / "pictures" / f"{name}.png"
+
+    @property
+    def agreement_csv(self) -> Path:
+        """How far the readers agree: one row per case and class."""
+        return self.folder / "agreement.csv"
+
+    @property
+    def structures_csv(self) -> Path:
+        """What became of each structure: who marked it, its size, why it was dropped."""
+        return self.folder / "structures.csv"
+
+    @property
+    def readers(self) -> Path:
+        """The readers' own masks as a cohort, where they came as outlines (LIDC)."""
+        return self.folder / "readers"
+
+
+@dataclass(frozen=True)
 class Run:
     """The folder of one run. Made by `Run.open`; the same command on the same folder resumes."""
 

@@ -4,6 +4,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from fewmask.core.errors import ConfigError
 from fewmask.core.files import read_json
 from fewmask.core.volume import IGNORE
@@ -42,6 +44,26 @@ def valid_classes(classes: Mapping[str, Any], where: str) -> dict[str, int]:
         f"(0 is the background, {IGNORE} means unjudged; neither is declared)",
         mend="Correct the values; masks with other values must be relabelled to 1..n first.",
     )
+
+
+def classes_from_text(text: str, where: str) -> dict[str, int]:
+    """The classes in a word of the command line, "{anterior: 1, posterior: 2}".
+
+    Raises:
+        ConfigError: no such mapping.
+    """
+    try:
+        parsed = yaml.safe_load(text)
+    except yaml.YAMLError:
+        parsed = None
+    if not isinstance(parsed, dict):
+        raise ConfigError(
+            "is no mapping of names to label values",
+            where=where,
+            found=text,
+            mend="e.g. '{anterior: 1, posterior: 2}'",
+        )
+    return valid_classes(parsed, where)
 
 
 def declared_classes(folder: Path) -> dict[str, int] | None:
