@@ -100,6 +100,15 @@ def test_no_number_is_no_tissue():
     assert dice(found.mask, nodule) > 0.85
 
 
+def test_a_grower_without_a_place_to_begin_abstains():
+    nodule = _ball(6.0)
+    outside = grow(_ct(nodule), CENTRE, 6.0, SPACING, lung=np.zeros(SHAPE, bool))
+    unknown = grow(np.full(SHAPE, np.nan), CENTRE, 6.0, SPACING)
+    for found in (outside, unknown):
+        assert "its centre has no value" in found.abstains
+        assert not found.mask.any()
+
+
 def test_a_slice_is_grown_in_the_plane():
     disc = away_mm((1, 40, 40), (0, 20, 20), (1.0, 0.7, 0.7)) <= 5.0
     found = grow(_ct(disc), (0, 20, 20), 5.0, (1.0, 0.7, 0.7))

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from fewmask.consensus.structures import cluster, find_structures
+from fewmask.consensus.structures import cluster, cluster_points, find_structures
 
 SPACING = (2.5, 0.7, 0.7)
 
@@ -81,3 +81,15 @@ def test_crowded_clusters_are_taken_apart_until_each_reader_has_one_place():
 def test_what_touches_stays_together():
     assert cluster(np.zeros((5, 5)), tolerance_mm=1.0, most=2) == [[0, 1, 2, 3, 4]]
     assert cluster(np.zeros((0, 0)), tolerance_mm=1.0, most=2) == []
+
+
+def test_annotations_are_grouped_by_their_points():
+    grid = np.stack(np.meshgrid([0.0], np.arange(5) * 0.7, np.arange(5) * 0.7, indexing="ij"), -1).reshape(
+        -1, 3
+    )
+    inner = grid[12:13]  # the middle of the first
+    beside = grid + np.array([0, 0, 5 * 0.7])
+    above = grid + np.array([2.5, 0, 0])
+    assert cluster_points([grid, inner, beside, above], tolerance_mm=0.7) == [[0, 1, 2], [3]]
+    assert cluster_points([grid, inner, beside, above], tolerance_mm=0.7, most=2) == [[0, 1], [2], [3]]
+    assert cluster_points([], tolerance_mm=0.7) == []

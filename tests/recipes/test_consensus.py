@@ -186,7 +186,13 @@ def test_mistakes_are_told(tmp_path, capsys):
     assert "nobody marked anything" in capsys.readouterr().err
     assert _run("consensus", one, "--out", one, "--readers", "reader1") == 2
     assert "into the cohort that it is made from" in capsys.readouterr().err
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "cases.csv").write_text("case,image\n")
     three = _three(tmp_path / "three")
+    assert _run("consensus", three, "--out", other) == 2
+    assert "over another cohort" in capsys.readouterr().err
+    assert (other / "cases.csv").read_text() == "case,image\n"
     assert _run("consensus", three, "--out", tmp_path / "out", "--at-least", 0) == 2
     assert "at least one reader" in capsys.readouterr().err
     assert _run("consensus", three, "--out", tmp_path / "out", "--classes", "nodule") == 2

@@ -99,7 +99,10 @@ def grow(
     cap = _cap(away, radius_mm * how.cap, lung, spacing_mm, how)
     middle = tuple(round(c) for c in centre)
     seeds = cap & (away <= min(how.seed_mm, radius_mm / 2))
-    seeds[middle] = cap[middle] = True
+    seeds[middle] = cap[middle]
+    seeds &= np.isfinite(values)
+    if not seeds.any():
+        return Grown(seeds, "its centre has no value, or lies outside the lung", 0, False, 0.0)
     region, rings, leaked = _rings(values, seeds, cap, away, how)
     region = _tidied(region, seeds, spacing_mm, how) & cap
     edge = surface(region)

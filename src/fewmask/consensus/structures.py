@@ -8,6 +8,7 @@ that structure, so that a crowded corner does not tear nodules elsewhere.
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 
 import numpy as np
 from numpy.typing import NDArray
@@ -101,8 +102,29 @@ def cluster(distances: NDArray[np.float64], *, tolerance_mm: float, most: int) -
     return sorted(groups)
 
 
+def cluster_points(
+    points_mm: Sequence[NDArray[np.float64]], *, tolerance_mm: float, most: int = 4
+) -> list[list[int]]:
+    """Groups of annotations of one physical nodule, each annotation given by its points.
+
+    Args:
+        points_mm: (n, 3) per annotation, n > 0. Points of the whole region rather than of its outline: then
+            an outline that lies inside another's region is its neighbour too.
+        tolerance_mm: annotations whose nearest points are at most this far apart are neighbours; LIDC's usual
+            value is the pixel size.
+        most: see `cluster`; LIDC has four readers.
+    """
+    trees = [cKDTree(points) for points in points_mm]
+    table = np.full((len(trees), len(trees)), np.inf)
+    np.fill_diagonal(table, 0.0)
+    for i, j in combinations(range(len(trees)), 2):
+        nearest, _ = trees[i].query(trees[j].data, distance_upper_bound=tolerance_mm * (1 + 1e-6))
+        table[i, j] = table[j, i] = float(nearest.min())
+    return cluster(table, tolerance_mm=tolerance_mm, most=most)
+
+
 def _connected(distances: NDArray[np.float64], items: list[int], tolerance: float) -> list[list[int]]:
-    rows, columns = np.nonzero(distances <= tolerance)
+    rows, columns = np.nonzero(distances <= tolerance * (1 + 1e-6))
     near = coo_array((np.ones(len(rows), dtype=np.int8), (rows, columns)), shape=distances.shape)
     count, labels = connected_components(near, directed=False)
     return [[item for item in items if labels[item] == number] for number in range(count)]

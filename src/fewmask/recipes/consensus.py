@@ -74,7 +74,7 @@ def consensus_verb(
     with held(out / ".lock"):
         source, told = _source(path, files)
         cohort = read_cohort(source, classes=declared)
-        _refuse_own_folder(cohort, out)
+        _refuse_own_folder(cohort, out, files)
         voters = _voters(cohort, readers)
         settings = Settings(rule, of, at_least)
         done = reach_consensus(cohort, voters, files, settings)
@@ -125,10 +125,14 @@ def _source(path: Path, files: ConsensusFolder) -> tuple[Path, list[str]]:
     return write_lidc_cohort(path, make_folder(files.readers))
 
 
-def _refuse_own_folder(cohort: Cohort, out: Path) -> None:
-    if out.resolve() == cohort.folder.resolve():
+def _refuse_own_folder(cohort: Cohort, out: Path, files: ConsensusFolder) -> None:
+    """Raise a `ConfigError` before a cohort is written over."""
+    own = out.resolve() == cohort.folder.resolve()
+    if own or ((out / CASES_CSV).exists() and not files.structures_csv.exists()):
         raise ConfigError(
-            "the consensus would be written into the cohort that it is made from",
+            "the consensus would be written into the cohort that it is made from"
+            if own
+            else "the consensus would be written over another cohort",
             where="--out",
             found=str(out),
             mend="Choose another folder.",
