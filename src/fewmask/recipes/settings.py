@@ -294,7 +294,7 @@ class InvertRunSettings(GroundSettings):
     ] = None
     ways: Annotated[
         tuple[Literal["encoder", "w", "w+", "w+noise", "pti"], ...],
-        Field(description="encoder: a few passes; w, w+: by steps; w+noise: noise maps too; pti: weights too"),
+        Field(description="encoder: in passes; w, w+: by steps; w+noise: noise maps too; pti: weights too"),
     ] = ("w", "w+", "pti")
     steps: Annotated[int, Field(ge=1, description="steps in W and W+")] = 100
     pti_steps: Annotated[int, Field(ge=1, description="at most so many steps on the generator's weights")] = (
