@@ -75,6 +75,17 @@ def test_unseen_slices_are_inverted_in_every_way(trained, tmp_path: Path, capsys
     capsys.readouterr()
 
 
+def test_fewshot_takes_a_ready_generator_of_the_same_split(trained, tmp_path: Path, capsys):
+    words = ["run", "fewshot", "--preset", "tiny", "--cohort", trained.phantom, "--out", tmp_path / "run"]
+    words += ["threads=1", "shots.counts=[1]", "inversion.steps=2", f"gan.ready={trained.generator}"]
+    assert command(*words, "seed=1") == 2
+    assert "it may have seen test patients" in capsys.readouterr().err
+    assert command(*words) == 0
+    assert not trained.step("gan").folder.samefile(Run(tmp_path / "run").step("gan").folder)
+    assert not list(Run(tmp_path / "run").step("gan").folder.glob("*"))
+    capsys.readouterr()
+
+
 def test_what_cannot_be_is_said_in_words(trained, tmp_path: Path, capsys):
     words = ["run", "invert", "--preset", "tiny", "--out", tmp_path / "run", "threads=1"]
     assert command(*words) == 2

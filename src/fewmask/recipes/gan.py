@@ -3,7 +3,7 @@
 StyleGAN2 (Karras et al. 2020) or StyleGAN3 (Karras et al. 2021) with adaptive augmentation. No mask and no
 downloaded weight is needed: an encoder that learns from the cohort's own slices judges the generator while
 it trains, the snapshot with the best score is kept, and the same numbers for real against real slices tell
-what can be reached. The folder `generator` of the run serves `fewmask run invert` and `fewshot`.
+what can be reached. The folder `generator` of the run serves `run invert`, and `run fewshot` as gan.ready.
 
     fewmask run gan --preset chest-xray-64 --cohort MY_FILMS --out runs/gan
 
@@ -27,11 +27,10 @@ from fewmask.data.slices import SliceSet, prepare_slices
 from fewmask.metrics.fidelity import nearest
 from fewmask.networks.generator import ImageGenerator
 from fewmask.recipes.ganchecks import alarm_checks, gan_checks
-from fewmask.recipes.generator import kept_of, learn_generator
+from fewmask.recipes.generator import facts, kept_of, learn_generator
 from fewmask.recipes.ground import Ground
 from fewmask.recipes.page import Finished, Job, begin_report, open_told
 from fewmask.recipes.plan import Work, gan_work
-from fewmask.recipes.record import fingerprint
 from fewmask.recipes.settings import GANRunSettings
 from fewmask.report.content import Curve, Gallery, Picture, Sentence, Table, write_report
 from fewmask.report.curves import read_numbers
@@ -168,12 +167,8 @@ def remembered(
 ) -> dict[str, Any]:
     """What stays with the generator: how scans become its slices, and what it was made from."""
     return {
+        **facts(ground),
         "intensity": "as prepare says",
-        "prepare": settings.prepare.model_dump(mode="json"),
-        "modalities": list(ground.cohort.modalities),
-        "split": settings.split.model_dump(mode="json"),
-        "seed": settings.seed,
-        "cohort": {"name": ground.cohort.name, "fingerprint": fingerprint(ground.cohort)},
         "condition": {"tag": settings.condition, "values": list(names)},
         "best": dict(trained.best or {}),
         "images": trained.fitted.images_seen,

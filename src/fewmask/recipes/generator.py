@@ -1,16 +1,21 @@
 """From settings to a trained generator: what every recipe that trains one shares."""
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+from fewmask.core.errors import ConfigError
+from fewmask.inversion.resume import network_key
 from fewmask.networks.generator import ImageGenerator
 from fewmask.objectives.ada import SEQUENCES
 from fewmask.recipes.ground import Ground
+from fewmask.recipes.record import fingerprint
 from fewmask.recipes.settings import GANSettings
 from fewmask.synthesis.design import GeneratorDesign, Kind
 from fewmask.synthesis.generator import Judge, Slices, TrainedGenerator, train_generator
 from fewmask.synthesis.keep import KeptGenerator, read_generator
 from fewmask.synthesis.start import Start
+from fewmask.training.loop import Fitted
 
 
 def learn_generator(
@@ -23,6 +28,8 @@ def learn_generator(
     judgements: int = 10,
 ) -> TrainedGenerator:
     """Train the generator of a run under its step "gan"; run again, it resumes or loads."""
+    if gan.ready is not None:
+        return ready_generator(ground, gan.ready)
     kept = None if gan.start is None else read_generator(gan.start)
     return train_generator(
         slices,
@@ -37,6 +44,56 @@ def learn_generator(
         judge_every=max(gan.images // judgements, gan.batch),
         parts=gan.parts,
     )
+
+
+def ready_generator(ground: Ground, folder: Path) -> TrainedGenerator:
+    """A generator that `run gan` made, taken as it is.
+
+    Raises:
+        ConfigError: it was made from other scans, another split, preparation or seed: it may have seen this
+            run's test patients, or knows other slices.
+        DataError: the folder holds no generator, or a damaged one.
+    """
+    kept = read_generator(folder)
+    if kept.discriminator is None or kept.discriminator_settings is None:
+        raise ConfigError(
+            "the generator has no discriminator", where=str(folder), mend="Use that of `run gan`."
+        )
+    ours = facts(ground)
+    theirs = {name: kept.told.get(name) for name in ours}
+    other = [name for name in ours if ours[name] != theirs[name]]
+    if other:
+        raise ConfigError(
+            f"the generator was made with another {', '.join(other)}: it may have seen test patients",
+            where=str(folder),
+            found="; ".join(f"{name}: {theirs[name]}" for name in other),
+            expected="; ".join(f"{name}: {ours[name]}" for name in other),
+            mend="Give both runs the same cohort, prepare.*, split.* and seed.",
+        )
+    settings = {"generator": dict(kept.settings), "discriminator": dict(kept.discriminator_settings)}
+    seen = int(kept.told.get("images", 0))
+    return TrainedGenerator(
+        kept.generator,
+        kept.discriminator,
+        Fitted(seen, 0.0, None, folder, None),
+        {"ready": network_key(kept.generator), "discriminator": network_key(kept.discriminator)},
+        kept.generator,
+        None,
+        (),
+        settings,
+    )
+
+
+def facts(ground: Ground) -> dict[str, Any]:
+    """What decides which slices a generator learns from, as JSON values: remembered with it."""
+    settings = ground.settings
+    return {
+        "prepare": settings.prepare.model_dump(mode="json"),
+        "modalities": list(ground.cohort.modalities),
+        "split": settings.split.model_dump(mode="json"),
+        "seed": settings.seed,
+        "cohort": {"name": ground.cohort.name, "fingerprint": fingerprint(ground.cohort)},
+    }
 
 
 def design_of(gan: GANSettings) -> GeneratorDesign:

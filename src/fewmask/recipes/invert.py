@@ -39,6 +39,7 @@ from fewmask.inversion.resume import clear_parts, network_key
 from fewmask.metrics.bootstrap import Bootstrap
 from fewmask.metrics.bootstrap import Table as Values
 from fewmask.objectives.perceptual import DiscriminatorDistance, Distance, StructureDistance
+from fewmask.recipes.generator import facts
 from fewmask.recipes.ground import Ground
 from fewmask.recipes.page import Finished, Job, begin_report, open_told
 from fewmask.recipes.plan import Work
@@ -100,7 +101,7 @@ def carry_out(job: Job, settings: InvertRunSettings) -> Finished:
         found, seconds = inverter.invert(name, "unseen", unseen.images)
         gate = residual_gate(inverter.invert(name, "training", usual)[0], percentile=settings.percentile)
         ways.append(Way(name, found, residuals(gate, names, unseen.images, found), seconds))
-    return finish(job, ground, settings, ways, unseen)
+    return finish(job, ground, settings, ways, unseen, origin_check(kept, ground))
 
 
 def as_trained(settings: InvertRunSettings, kept: KeptGenerator) -> InvertRunSettings:
@@ -228,7 +229,12 @@ class Inverter:
 
 
 def finish(
-    job: Job, ground: Ground, settings: InvertRunSettings, ways: Sequence[Way], unseen: SliceSet
+    job: Job,
+    ground: Ground,
+    settings: InvertRunSettings,
+    ways: Sequence[Way],
+    unseen: SliceSet,
+    origin: Check,
 ) -> Finished:
     """Residuals as a table of files and of the page, pictures, checks."""
     write_text(job.run.residuals_csv, residual_table(ways, unseen))
@@ -238,7 +244,7 @@ def finish(
         begun,
         tables=(table,),
         galleries=tuple(gallery(way, unseen.images, job) for way in ways),
-        checks=(*begun.checks, *(flag_check(way, settings.percentile) for way in ways)),
+        checks=(*begun.checks, origin, *(flag_check(way, settings.percentile) for way in ways)),
         terms=TERMS,
     )
     write_report(job.run.report_json, report)
@@ -246,6 +252,20 @@ def finish(
     lines = ["  ".join(row) for row in (table.columns, *table.rows)]
     lines += [f"residuals: {job.run.residuals_csv}", f"report: {job.run.report_html}"]
     return Finished(ground, report, tuple(lines))
+
+
+def origin_check(kept: KeptGenerator, ground: Ground) -> Check:
+    """Did the generator learn from this run's training patients, and from no others?"""
+    same = all(kept.told.get(name) == value for name, value in facts(ground).items())
+    return Check(
+        "The generator learned from this run's training patients",
+        "passed" if same else "warning",
+        "same cohort, split, preparation and seed"
+        if same
+        else "it was made from other scans or another split",
+        "Percentiles compare with slices that the generator knows. Otherwise they compare with this cohort, "
+        "and patients called unseen may have been seen.",
+    )
 
 
 def residual_table(ways: Sequence[Way], unseen: SliceSet) -> str:

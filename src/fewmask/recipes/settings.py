@@ -164,6 +164,10 @@ class GANSettings(Settings):
             description="go on from this generator: a folder that holds generator.json, see `fewmask import`"
         ),
     ] = None
+    ready: Annotated[
+        Path | None,
+        Field(description="train none: take this one, made by `run gan` on the same cohort, split and seed"),
+    ] = None
     freeze_d: Annotated[
         int, Field(ge=0, description="with start: blocks of the discriminator, finest first, that stay")
     ] = 0
