@@ -27,17 +27,18 @@ from fewmask.data.slices import SliceSet, prepare_slices
 from fewmask.metrics.fidelity import nearest
 from fewmask.networks.generator import ImageGenerator
 from fewmask.recipes.ganchecks import alarm_checks, gan_checks
-from fewmask.recipes.generator import facts, kept_of, learn_generator
+from fewmask.recipes.generator import kept_of, knowledge, learn_generator, read_kept, refuse_unfit, seen_by
 from fewmask.recipes.ground import Ground
 from fewmask.recipes.page import Finished, Job, begin_report, open_told
 from fewmask.recipes.plan import Work, gan_work
+from fewmask.recipes.record import patient_key
 from fewmask.recipes.settings import GANRunSettings
-from fewmask.report.content import Curve, Gallery, Picture, Sentence, Table, write_report
+from fewmask.report.content import Check, Curve, Gallery, Picture, Sentence, Table, write_report
 from fewmask.report.curves import read_numbers
 from fewmask.report.page import write_page
 from fewmask.synthesis.generator import Slices, TrainedGenerator
 from fewmask.synthesis.keep import write_generator
-from fewmask.synthesis.quality import Judge, Quality, draw_images, fit_embedding
+from fewmask.synthesis.quality import Judge, Quality, draw_images, fit_embedding, small
 from fewmask.synthesis.slices import refuse_slices
 from fewmask.training.launch import alone, first_then_helpers
 
@@ -76,6 +77,7 @@ def carry_out(job: Job, settings: GANRunSettings) -> Finished:
     learned = labelled(settings, unlabelled, training, names)
     assert learned is not None
     labels = None if learned.labels is None else torch.tensor(learned.labels)
+    refuse_unfit(settings.gan, learned, ground.fabric.world_size)
     judge = judge_of(ground, settings, unlabelled, unseen)
     trained = learn_generator(
         ground,
@@ -165,9 +167,17 @@ def labelled(
 def remembered(
     ground: Ground, settings: GANRunSettings, trained: TrainedGenerator, names: Sequence[str]
 ) -> dict[str, Any]:
-    """What stays with the generator: how scans become its slices, and what it was made from."""
+    """What stays with the generator: how scans become its slices, from whom it learned, where it started."""
+    start = None if settings.gan.start is None else read_kept(settings.gan.start)
+    seen = {patient_key(patient) for patient in ground.split.train}
+    before = {} if start is None else {"start": {k: v for k, v in start.told.items() if k != "seen"}}
     return {
-        **facts(ground),
+        **knowledge(ground),
+        **before,
+        "seen": sorted(seen | (frozenset() if start is None else seen_by(start) or frozenset())),
+        "split": settings.split.model_dump(mode="json"),
+        "seed": settings.seed,
+        "cohort": ground.cohort.name,
         "intensity": "as prepare says",
         "condition": {"tag": settings.condition, "values": list(names)},
         "best": dict(trained.best or {}),
@@ -187,17 +197,24 @@ def finish(
     labels: Tensor | None,
 ) -> Finished:
     """The page: numbers against those of real slices, pictures, checks."""
-    made = draw_images(trained.generator, FINAL, seed=settings.seed, labels=labels)
-    last = draw_images(trained.last, FINAL, seed=settings.seed, labels=labels)
+
+    def draw(generator: ImageGenerator) -> NDArray[np.float32]:
+        count = SHOWN if judge is None else min(FINAL, 2 * judge.most)
+        return draw_images(generator.to(ground.fabric.device), count, seed=settings.seed, labels=labels)
+
+    made = draw(trained.generator)
     tables: tuple[Table, ...] = ()
-    remarks: tuple[Sentence, ...] = ()
+    remarks = (Sentence("Not judged: quality.images=0. Look at the pictures and the checks.", "caution"),)
+    checks = alarm_checks(trained.alarms)
     if judge is not None:
-        floor, best = judge.floor(FINAL, seed=settings.seed), judge.judge_images(made, seed=settings.seed)
+        floor, best = judge.floor(len(made), seed=settings.seed), judge.judge_images(made, seed=settings.seed)
         lines = {"unseen real slices": floor, "kept generator": best}
-        if trained.best is not None:
-            lines["generator at the end"] = judge.judge_images(last, seed=settings.seed)
+        if trained.best is not None and trained.best["images_seen"] < trained.fitted.images_seen:
+            lines["generator at the end"] = judge.judge_images(draw(trained.last), seed=settings.seed)
         tables, remarks = (quality_table(lines),), (verdict(best, floor),)
-    checks = gan_checks(trained.generator, training.images, unseen.images, seed=settings.seed)
+        checks = (*checks, quality_check(best, floor))
+    trained.generator.cpu()
+    checks = (*checks, *gan_checks(trained.generator, training.images, unseen.images, seed=settings.seed))
     begun = begin_report(ground, job)
     curve = judged_curve(job.run)
     report = replace(
@@ -205,8 +222,8 @@ def finish(
         curves=(*begun.curves, *([curve] if curve is not None else [])),
         tables=tables,
         remarks=remarks,
-        galleries=galleries(made, np.asarray(training.images, np.float32), np.asarray(unseen.images)),
-        checks=(*begun.checks, *alarm_checks(trained.alarms), *checks),
+        galleries=galleries(made, training.images, unseen.images),
+        checks=(*begun.checks, *checks),
         terms=TERMS if tables else {},
     )
     write_report(job.run.report_json, report)
@@ -261,16 +278,28 @@ def verdict(made: Quality, floor: Quality) -> Sentence:
     return Sentence(text, "caution" if copied or made.recall < 0.5 * floor.recall else "note")
 
 
+def quality_check(made: Quality, floor: Quality) -> Check:
+    """Is the generator near to what real slices of unseen patients reach?"""
+    ratio, covered = made.frechet / max(floor.frechet, 1e-9), made.recall / max(floor.recall, 1e-9)
+    good, poor = ratio <= 2 and covered >= 0.5, ratio > 10 or covered < 0.1
+    return Check(
+        "Generated slices are nearly as good as unseen real ones",
+        "passed" if good else "failed" if poor else "warning",
+        f"{ratio:.1f} times the Fréchet distance of unseen real slices, {covered:.0%} of their recall",
+        "Passed: at most twice the distance and at least half the recall; failed: over ten times the "
+        "distance or under a tenth of the recall. Train longer, or on more slices.",
+    )
+
+
 def galleries(
-    made: NDArray[np.float32], training: NDArray[np.float32], unseen: NDArray[np.floating]
+    made: NDArray[np.float32], training: NDArray[np.floating], unseen: NDArray[np.floating]
 ) -> tuple[Gallery, ...]:
     """Generated beside real slices, and the generated ones that are nearest to a training slice."""
-    flat = made.reshape(len(made), -1).astype(np.float64)
-    others = training.reshape(len(training), -1).astype(np.float64)
-    far = nearest(flat, others)
-    suspects = np.argsort(far)[:8]
-    partners = [int(((others - flat[row]) ** 2).sum(axis=1).argmin()) for row in suspects]
-    pairs = np.stack([made[suspects], training[partners]], axis=1).reshape(-1, *made.shape[1:])
+    flat, others = small(made), small(training)
+    suspects = np.argsort(nearest(flat, others))[:8]
+    partners = [int(nearest(others, flat[[row]]).argmin()) for row in suspects]
+    near = np.asarray(training[partners], np.float32)
+    pairs = np.stack([made[suspects], near], axis=1).reshape(-1, *made.shape[1:])
     sheets = (
         ("generated", made[:SHOWN], 8),
         ("real, of unseen patients", np.asarray(unseen[:SHOWN], np.float32), 8),

@@ -59,8 +59,8 @@ def gan_checks(
 def alarm_checks(rung: Sequence[Alarm]) -> tuple[Check, ...]:
     """What rang while the generator trained, one check per kind of alarm."""
     meanings = {
-        COLLAPSE: "The generator drew the same again and again for a while; the kept snapshot may be sound.",
-        BY_HEART: "The discriminator knows the training slices by heart: more slices, more augmentation.",
+        COLLAPSE: "If it rings, the generator drew the same again and again; the kept snapshot may be sound.",
+        BY_HEART: "If it rings, the discriminator knows the training slices by heart: add slices.",
     }
     of = {alarm.name: alarm for alarm in rung}
     return tuple(

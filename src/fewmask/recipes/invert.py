@@ -10,43 +10,41 @@ describe. Latents are kept as safetensors, with pictures original | reconstructi
 Times and residuals on real scans: docs/results/.
 """
 
-import csv
-import io
 import time
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fewmask.core.errors import ConfigError
+from fewmask.core.errors import ConfigError, DataError
 from fewmask.core.files import write_text
 from fewmask.core.run import Step
 from fewmask.core.seed import stream
 from fewmask.data.batches import ArraySource, Stream
 from fewmask.data.case import Case
-from fewmask.data.overlay import contact_sheet, png_bytes, save_png
 from fewmask.data.slices import SliceSet, prepare_slices
 from fewmask.inversion.encoder import encode, fit_encoder
 from fewmask.inversion.keep import read_inversion, read_recipe, write_inversion
 from fewmask.inversion.lpips import checksums, read_lpips
-from fewmask.inversion.pictures import DIFFERENCE_SCALE, comparison
 from fewmask.inversion.project import Inversion, project
 from fewmask.inversion.pti import tune_each, tune_together
-from fewmask.inversion.residual import Residual, residual_gate, residuals
+from fewmask.inversion.residual import FEWEST, residual_gate, residuals
 from fewmask.inversion.resume import clear_parts, network_key
-from fewmask.metrics.bootstrap import Bootstrap
-from fewmask.metrics.bootstrap import Table as Values
+from fewmask.networks.encoder import LatentEncoder
 from fewmask.objectives.perceptual import DiscriminatorDistance, Distance, StructureDistance
-from fewmask.recipes.generator import facts
+from fewmask.recipes.generator import read_kept, seen_by
 from fewmask.recipes.ground import Ground
+from fewmask.recipes.invert_page import Way, best_words, flag_check, gallery, residual_table, way_table
 from fewmask.recipes.page import Finished, Job, begin_report, open_told
 from fewmask.recipes.plan import Work
+from fewmask.recipes.record import patient_key
 from fewmask.recipes.settings import InvertRunSettings, PrepareSettings, SplitSettings
-from fewmask.report.content import Check, Gallery, Picture, Table, write_report
+from fewmask.report.content import Check, Sentence, write_report
 from fewmask.report.page import write_page
-from fewmask.synthesis.keep import KeptGenerator, read_generator
+from fewmask.synthesis.keep import KeptGenerator
 
 TITLE = "Inversion: slices as latents of a generator"
 QUESTION = "How well does the generator draw slices that it has never seen, and which ones can it not draw?"
@@ -60,20 +58,7 @@ TERMS = {
     "in the same way.",
 }
 
-SHEET = 6
-"""Slices on each picture of originals and reconstructions."""
-
 Slices = NDArray[np.float32]
-
-
-@dataclass(frozen=True, eq=False)
-class Way:
-    """What one way of inverting gave: the unseen slices, their residuals, and seconds per slice."""
-
-    name: str
-    inversion: Inversion
-    rows: list[Residual]
-    seconds: float
 
 
 def carry_out(job: Job, settings: InvertRunSettings) -> Finished:
@@ -84,42 +69,99 @@ def carry_out(job: Job, settings: InvertRunSettings) -> Finished:
             where="generator",
             mend="Add e.g. generator=runs/gan/generator, made by `fewmask run gan` or `fewmask import`.",
         )
-    kept = read_generator(settings.generator)
-    settings = as_trained(settings, kept)
+    kept = read_kept(settings.generator)
+    settings = as_trained(settings, kept, job.say)
     ground = open_told(settings, job)
-    unseen = slices_of(
-        ground, settings, [c for c in ground.cohort.cases if c.patient not in ground.split.train]
-    )
-    training = slices_of(ground, settings, ground.training_cases)
-    chosen = stream(settings.seed, "invert", "reference").permutation(len(training.images))
-    usual = training.images[np.sort(chosen[: settings.reference])]
+    known, others = parted(ground, kept)
+    if not known.seen:
+        job.say(f"note: {known.words}")
+    unseen, training = (slices_of(ground, settings, cases) for cases in (others, known.cases))
     refuse_channels(kept, unseen.images)
-    inverter = Inverter(ground, settings, kept, training.images)
+    order = stream(settings.seed, "invert", "reference").permutation(len(training.images))
+    usual, rest = np.sort(order[: settings.reference]), np.sort(order[settings.reference :])
+    refuse_few(usual, known.words)
+    # The encoder must not have learned the slices that say what is usual, if there are enough others.
+    inverter = Inverter(ground, settings, kept, training.images[rest if len(rest) >= FEWEST else usual])
     names = [f"{ref.case} z{ref.z}" for ref in unseen.refs]
     ways = []
     for name in settings.ways:
         found, seconds = inverter.invert(name, "unseen", unseen.images)
-        gate = residual_gate(inverter.invert(name, "training", usual)[0], percentile=settings.percentile)
+        like = inverter.invert(name, "training", training.images[usual])[0]
+        gate = residual_gate(like, percentile=settings.percentile)
         ways.append(Way(name, found, residuals(gate, names, unseen.images, found), seconds))
-    return finish(job, ground, settings, ways, unseen, origin_check(kept, ground))
+    return finish(job, ground, settings, ways, unseen, known)
 
 
-def as_trained(settings: InvertRunSettings, kept: KeptGenerator) -> InvertRunSettings:
+@dataclass(frozen=True)
+class Known:
+    """The cases whose residuals say what is usual: those that the generator learned from, if any."""
+
+    cases: tuple[Case, ...]
+    seen: bool
+    words: str
+
+
+def parted(ground: Ground, kept: KeptGenerator) -> tuple[Known, tuple[Case, ...]]:
+    """The cohort's cases by whether the generator learned from their patients: known ones, and the others.
+
+    Where it knows none of them (another cohort, published weights) the run's training patients stand in.
+    """
+    seen, cases = seen_by(kept), ground.cohort.cases
+    learned = {case.patient for case in cases if seen is not None and patient_key(case.patient) in seen}
+    words = "the generator learned from these training patients, and from none of the unseen ones"
+    if not learned:
+        words = (
+            "the generator knows no patient of this cohort: percentiles compare with slices of other "
+            "patients of the cohort, not with what it learned from"
+            if seen is not None
+            else "from whom the generator learned is not recorded: percentiles compare with the training "
+            "patients of this run's split, and unseen patients may have been seen"
+        )
+    reference = learned or set(ground.split.train)
+    known = tuple(case for case in cases if case.patient in reference)
+    others = tuple(case for case in cases if case.patient not in reference)
+    if not others:
+        raise ConfigError(
+            "the generator has learned from every patient of this cohort",
+            where=str(ground.cohort.folder),
+            mend="Invert scans of other patients: residuals of known ones say nothing.",
+        )
+    return Known(known, bool(learned), words), others
+
+
+def refuse_few(usual: NDArray[np.int64], words: str) -> None:
+    """A `DataError` when too few slices say what is usual."""
+    if len(usual) < FEWEST:
+        raise DataError(
+            "too few slices to say which residual is unusual",
+            found=f"{len(usual)} ({words})",
+            expected=f"at least {FEWEST}",
+            mend="Raise slices_per_patient or reference, or add scans.",
+        )
+
+
+def as_trained(
+    settings: InvertRunSettings, kept: KeptGenerator, say: Callable[[str], None]
+) -> InvertRunSettings:
     """Preparation, split and seed as the generator's training had them, where the user did not set them."""
-    told, given = kept.told, settings.model_fields_set
-    remembered: dict[str, Any] = {}
-    if "prepare" in told and "prepare" not in given:
-        remembered["prepare"] = PrepareSettings.model_validate(told["prepare"])
-    if "split" in told and "split" not in given:
-        remembered["split"] = SplitSettings.model_validate(told["split"])
-    if "seed" in told and "seed" not in given:
-        remembered["seed"] = told["seed"]
-    size = kept.generator.resolution
-    settings = settings.model_copy(update=remembered)
-    if settings.prepare.dims != 2 or settings.prepare.size != (size, size):
-        fitting = settings.prepare.model_copy(update={"size": (size, size), "dims": 2})
-        settings = settings.model_copy(update={"prepare": fitting})
-    return settings
+    told, size = kept.told, kept.generator.resolution
+    update: dict[str, Any] = {}
+    for name, kind in (("prepare", PrepareSettings), ("split", SplitSettings)):
+        ours = getattr(settings, name)
+        given = (
+            {key: getattr(ours, key) for key in ours.model_fields_set}
+            if name in settings.model_fields_set
+            else {}
+        )
+        if name == "prepare":
+            given |= {"size": (size, size), "dims": 2}
+        update[name] = kind.model_validate({**told.get(name, {}), **given})
+        changed = [key for key in given if name in told and kind.model_validate(told[name]) != update[name]]
+        if changed:
+            say(f"note: {name} differs from the generator's training in {', '.join(sorted(changed))}")
+    if "seed" in told and "seed" not in settings.model_fields_set:
+        update["seed"] = told["seed"]
+    return settings.model_copy(update=update)
 
 
 def slices_of(ground: Ground, settings: InvertRunSettings, cases: Sequence[Case]) -> SliceSet:
@@ -136,12 +178,13 @@ def slices_of(ground: Ground, settings: InvertRunSettings, cases: Sequence[Case]
 
 def refuse_channels(kept: KeptGenerator, images: Slices) -> None:
     """A `ConfigError` when the cohort's slices have other channels than the generator's."""
+    names = kept.told.get("modalities", ())
     if images.shape[1] != kept.generator.channels:
         raise ConfigError(
             "the cohort's slices have other channels than the generator's",
             found=f"{images.shape[1]} channels (modalities x windows)",
-            expected=f"{kept.generator.channels}, {', '.join(kept.told.get('modalities', ('unnamed',)))}",
-            mend="Use the cohort's settings of the training, or import the checkpoint with --channels.",
+            expected=f"{kept.generator.channels}" + (f": {', '.join(names)}" if names else ""),
+            mend="Use the modalities and windows of its training, or import a checkpoint with --channels.",
         )
 
 
@@ -174,6 +217,8 @@ class Inverter:
         step = self.ground.run.step(f"inversion/{way}/{part}")
         done = step.result({**self.inputs, "way": way, "slices": len(images)})
         if done is None:
+            if way.startswith("encoder"):
+                self._encoder()  # its training is no time per slice
             started = time.monotonic()
             found = self._compute(way, step, images)
             done = {"seconds": (time.monotonic() - started) / len(images), "mse": float(found.mse.mean())}
@@ -186,8 +231,12 @@ class Inverter:
     def _compute(self, way: str, step: Step, images: Slices) -> Inversion:
         settings = self.settings
         common: dict[str, Any] = {"perceptual": self.distance, "seed": settings.seed}
-        if way == "encoder":
-            return self._encoded(images)
+        start = None
+        if way.startswith("encoder"):
+            encoded = encode(self._encoder(), self.generator, images, perceptual=self.distance)
+            if way == "encoder":
+                return encoded
+            start = encoded.ws
         if way != "pti":
             return project(
                 self.generator,
@@ -198,6 +247,7 @@ class Inverter:
                 steps=settings.steps,
                 batch_size=settings.batch,
                 step=step,
+                start=start,
                 **common,
             )
         pivot = project(
@@ -214,9 +264,10 @@ class Inverter:
         tuned = tune(self.generator, images, pivot, steps=settings.pti_steps, step=step, **common)
         return tuned.inversion
 
-    def _encoded(self, images: Slices) -> Inversion:
+    @cache  # noqa: B019 - lives as long as the run
+    def _encoder(self) -> LatentEncoder:
         settings = self.settings
-        encoder = fit_encoder(
+        return fit_encoder(
             self.generator,
             Stream(ArraySource(self.training), 8, seed=settings.seed, name="encoder"),
             self.ground.run.step("encoder"),
@@ -225,7 +276,6 @@ class Inverter:
             seed=settings.seed,
             fabric=self.ground.fabric,
         )
-        return encode(encoder, self.generator, images, perceptual=self.distance)
 
 
 def finish(
@@ -234,135 +284,33 @@ def finish(
     settings: InvertRunSettings,
     ways: Sequence[Way],
     unseen: SliceSet,
-    origin: Check,
+    known: Known,
 ) -> Finished:
     """Residuals as a table of files and of the page, pictures, checks."""
     write_text(job.run.residuals_csv, residual_table(ways, unseen))
     table = way_table(ways, unseen, settings.percentile)
+    best = max(ways, key=lambda way: float(way.inversion.ms_ssim.mean()))
+    remark = Sentence(best_words(best), "note" if known.seen else "caution")
+    origin = Check(
+        "Percentiles compare with what the generator learned from",
+        "passed" if known.seen else "warning",
+        known.words,
+        "Otherwise a flag says only that a slice is met worse than its neighbours in this cohort.",
+    )
     begun = begin_report(ground, job)
     report = replace(
         begun,
         tables=(table,),
+        remarks=(remark,),
         galleries=tuple(gallery(way, unseen.images, job) for way in ways),
         checks=(*begun.checks, origin, *(flag_check(way, settings.percentile) for way in ways)),
         terms=TERMS,
     )
     write_report(job.run.report_json, report)
     write_page(report, [], job.run.report_html)
-    lines = ["  ".join(row) for row in (table.columns, *table.rows)]
+    lines = ["  ".join(row) for row in (table.columns, *table.rows)] + [remark.text]
     lines += [f"residuals: {job.run.residuals_csv}", f"report: {job.run.report_html}"]
     return Finished(ground, report, tuple(lines))
-
-
-def origin_check(kept: KeptGenerator, ground: Ground) -> Check:
-    """Did the generator learn from this run's training patients, and from no others?"""
-    same = all(kept.told.get(name) == value for name, value in facts(ground).items())
-    return Check(
-        "The generator learned from this run's training patients",
-        "passed" if same else "warning",
-        "same cohort, split, preparation and seed"
-        if same
-        else "it was made from other scans or another split",
-        "Percentiles compare with slices that the generator knows. Otherwise they compare with this cohort, "
-        "and patients called unseen may have been seen.",
-    )
-
-
-def residual_table(ways: Sequence[Way], unseen: SliceSet) -> str:
-    """residuals.csv: one line per way and slice."""
-    text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
-    fields = list(asdict(ways[0].rows[0]))
-    table.writerow(["way", "patient", *fields])
-    for way in ways:
-        for patient, row in zip(unseen.patients, way.rows, strict=True):
-            table.writerow([way.name, patient, *asdict(row).values()])
-    return text.getvalue()
-
-
-def way_table(ways: Sequence[Way], unseen: SliceSet, percentile: float) -> Table:
-    """Means over patients with 95 % intervals, one line per way."""
-    lines = []
-    for way in ways:
-        numbers = {
-            "mse": [row.mse for row in way.rows],
-            "ms_ssim": [row.ms_ssim for row in way.rows],
-            "perceptual": [row.perceptual for row in way.rows],
-        }
-        lines.append(
-            (
-                way.name,
-                *(with_interval(values, unseen.patients) for values in numbers.values()),
-                f"{sum(row.flagged for row in way.rows)} of {len(way.rows)}",
-                f"{way.seconds:.2f}",
-            )
-        )
-    columns = ("Way", "MSE", "MS-SSIM", "Perceptual", "Flagged", "Seconds per slice")
-    note = (
-        f"Slices of {len(set(unseen.patients))} unseen patients; means over patients [95 % bootstrap "
-        f"interval]. Flagged: beyond the {percentile:g}th percentile of training slices."
-    )
-    return Table("Residuals", columns, tuple(lines), note)
-
-
-def with_interval(values: Sequence[float], patients: Sequence[str]) -> str:
-    """Mean over patients of their means, with its bootstrap interval."""
-    of: dict[str, list[float]] = {}
-    for value, patient in zip(values, patients, strict=True):
-        of.setdefault(patient, []).append(value)
-    means = np.array([[np.mean(each)] for each in of.values()])
-    low, high = Bootstrap(10_000, 0.95, 0).interval(Values(tuple(of), (0,), means))
-    ends = "" if low is None or high is None else f" [{low:.4f}, {high:.4f}]"
-    return f"{means.mean():.4f}{ends}"
-
-
-def gallery(way: Way, images: Slices, job: Job) -> Gallery:
-    """The worst and the median slices of a way, each original | reconstruction | difference."""
-    order = np.argsort([-row.percentile - row.mse / 1e3 for row in way.rows])
-    middle = len(order) // 2
-    groups = {"worst": order[:SHEET], "median": order[middle : middle + SHEET]}
-    pictures = []
-    for name, rows in groups.items():
-        triples = np.concatenate([comparison(images[[row]], _only(way.inversion, row))[0] for row in rows])
-        sheet = contact_sheet(triples[:, None], columns=3, zoom=max(1, 128 // images.shape[-1]))
-        save_png(job.run.pictures / f"{way.name}-{name}.png", sheet)
-        shown = "; ".join(
-            f"{way.rows[row].case}: MSE {way.rows[row].mse:.4f}"
-            + (f" (flagged: {way.rows[row].why})" if way.rows[row].flagged else "")
-            for row in rows
-        )
-        alt = f"{name} slices by {way.name}: original, reconstruction, difference"
-        pictures.append(Picture.of_png(png_bytes(sheet), alt, f"{name}, from above: {shown}"))
-    note = (
-        "Original, reconstruction, and reconstruction minus original around middle grey "
-        f"(white: brighter by {DIFFERENCE_SCALE:g} or more of the range [-1, 1])."
-    )
-    return Gallery(f"By {way.name}", tuple(pictures), note)
-
-
-def _only(inversion: Inversion, row: int) -> Inversion:
-    one = slice(row, row + 1)
-    return Inversion(
-        inversion.ws[one],
-        inversion.images[one],
-        inversion.mse[one],
-        inversion.perceptual[one],
-        inversion.ms_ssim[one],
-        tuple(each[one] for each in inversion.noise),
-    )
-
-
-def flag_check(way: Way, percentile: float) -> Check:
-    """Are unseen slices met as training slices are?"""
-    flagged = [row.case for row in way.rows if row.flagged]
-    share, usual = len(flagged) / len(way.rows), 1 - percentile / 100
-    named = ", ".join(flagged[:6]) + (", ..." if len(flagged) > 6 else "")
-    return Check(
-        f"Unseen slices are inverted as well as training slices ({way.name})",
-        "passed" if share <= max(0.25, 2 * usual) else "warning",
-        f"{share:.0%} flagged, {usual:.0%} of training slices would be" + (f": {named}" if flagged else ""),
-        "Do not trust features or masks of a flagged slice: the generator draws another one in its place.",
-    )
 
 
 def plan(settings: InvertRunSettings) -> Sequence[Work]:

@@ -52,6 +52,11 @@ def fingerprint(cohort: Cohort) -> str:
     return digest.hexdigest()[:16]
 
 
+def patient_key(patient: str) -> str:
+    """What is remembered of a patient with a generator: a short hash, no name."""
+    return hashlib.sha256(f"fewmask patient {patient}".encode()).hexdigest()[:16]
+
+
 def _parts(path: Path) -> list[Path]:
     """The files that a scan is made of: a DICOM folder's, or a header with what lies beside it."""
     if path.is_dir():

@@ -148,7 +148,7 @@ class GANSettings(Settings):
     path_length: Annotated[
         float, Field(ge=0, description="weight of the path length penalty: 0 none, 2 as published")
     ] = 0.0
-    mixing: Annotated[float, Field(ge=0, le=1, description="probability of style mixing")] = 0.9
+    mixing: Annotated[float, Field(ge=0, le=1, description="probability of style mixing (StyleGAN2)")] = 0.9
     reuse_fakes: Annotated[
         bool, Field(description="G learns from the images D just saw: cheaper than the published order")
     ] = False
@@ -171,6 +171,14 @@ class GANSettings(Settings):
     freeze_d: Annotated[
         int, Field(ge=0, description="with start: blocks of the discriminator, finest first, that stay")
     ] = 0
+
+    @model_validator(mode="after")
+    def _only_what_has_an_effect(self) -> "GANSettings":
+        if self.freeze_d and self.start is None:
+            raise ValueError("gan.freeze_d holds blocks of a trained discriminator: it needs gan.start")
+        if self.path_length and self.network != "stylegan2":
+            raise ValueError("StyleGAN3 has no path length penalty: leave gan.path_length at 0")
+        return self
 
 
 class InversionSettings(Settings):
@@ -297,8 +305,10 @@ class InvertRunSettings(GroundSettings):
         Field(description="folder of the generator: the `generator` folder of a run, or an import"),
     ] = None
     ways: Annotated[
-        tuple[Literal["encoder", "w", "w+", "w+noise", "pti"], ...],
-        Field(description="encoder: in passes; w, w+: by steps; w+noise: noise maps too; pti: weights too"),
+        tuple[Literal["encoder", "encoder+w+", "w", "w+", "w+noise", "pti"], ...],
+        Field(
+            description="encoder: in passes, +w+: then by steps; w, w+, w+noise: by steps; pti: weights too"
+        ),
     ] = ("w", "w+", "pti")
     steps: Annotated[int, Field(ge=1, description="steps in W and W+")] = 100
     pti_steps: Annotated[int, Field(ge=1, description="at most so many steps on the generator's weights")] = (
@@ -334,7 +344,11 @@ def _refuse_shapes(prepare: PrepareSettings) -> None:
     if prepare.dims != 2:
         raise ValueError("the generator draws slices: set prepare.dims=2")
     if height != width or height not in SIDES:
-        raise ValueError(f"the generator draws squares: prepare.size must be twice one of {SIDES}")
+        sides = ", ".join(map(str, SIDES))
+        raise ValueError(
+            f"the generator draws squares: set prepare.size=[N, N], N one of {sides}; "
+            f"found [{height}, {width}]"
+        )
 
 
 def _refuse_many_devices(settings: GroundSettings) -> None:
