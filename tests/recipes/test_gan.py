@@ -114,7 +114,7 @@ def test_what_cannot_be_is_said_in_words(trained, tmp_path: Path, capsys):
     assert command(*few, "gan.parts=4") == 2
     assert "a minibatch cannot be divided so" in capsys.readouterr().err
     assert command(*few, f"gan.start={trained.folder}", "prepare.size=[64, 64]") == 2
-    assert "resolution" in capsys.readouterr().err
+    assert "Set prepare.size=[32, 32]" in capsys.readouterr().err
     assert command(*few, f"gan.start={trained.folder}", "gan.freeze_d=9") == 2
     assert "more blocks to freeze" in capsys.readouterr().err
 
