@@ -28,8 +28,8 @@ def test_weights_are_copied_and_hashed():
 @pytest.mark.parametrize(
     ("changed", "told"),
     [
-        ({"resolution": 32}, "generator.resolution: 32 instead of 16"),
-        ({"channels": 3}, "generator.channels: 3 instead of 1"),
+        ({"resolution": 32}, "generator: 32 pixels a side instead of 16"),
+        ({"channels": 3}, "generator: 3 channels instead of 1"),
         ({"channel_max": 8}, "generator.synthesis.const: (8, 4, 4) instead of (4, 4, 4)"),
         ({"mapping_layers": 2}, "not in the checkpoint"),
     ],
@@ -44,7 +44,25 @@ def test_another_kind_and_another_discriminator_are_refused():
     third = stylegan3.Generator(8, 8, 16, 1, num_layers=4, **SIZE)
     with pytest.raises(ConfigError, match="stylegan3 instead of"):
         copy_start(Start(third), generator(), Discriminator(16, 1, **SIZE))
-    with pytest.raises(ConfigError, match=r"discriminator\.channels"):
+    with pytest.raises(ConfigError, match=r"discriminator: 3 channels instead of 1"):
         copy_start(
             Start(generator(), Discriminator(16, 3, **SIZE)), generator(), Discriminator(16, 1, **SIZE)
         )
+
+
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [
+        ({"resolution": 32}, "Set prepare.size=[32, 32]; or choose another checkpoint."),
+        ({"channels": 3}, "Take the checkpoint over by `fewmask import --channels 1`; or choose"),
+        ({"classes": 2}, "Set condition to a tag of 2 values, the classes of the checkpoint; or choose"),
+        ({"channel_max": 8}, "Choose another checkpoint."),
+    ],
+)
+def test_the_mend_is_a_word_of_the_user(changed, told):
+    with pytest.raises(ConfigError) as error:
+        copy_start(Start(generator(**changed)), generator(), Discriminator(16, 1, **SIZE))
+    text = str(error.value)
+    assert told in text
+    assert "gan.start" in text
+    assert "expected: networks for slices of 16 x 16 pixels, 1 channel, no classes" in text

@@ -286,7 +286,7 @@ class AdaptiveAugmentation:
         if not (0 <= p <= p_max <= 1) or images < 1 or every < 1:
             raise ConfigError(
                 "the augmentation's settings are out of range",
-                where="ada",
+                where="ada (gan.ada_images, gan.ada_target)",
                 found=f"p={p}, p_max={p_max}, images={images}, every={every}",
                 expected="0 <= p <= p_max <= 1, images and every at least 1",
                 mend="Correct the setting.",

@@ -189,10 +189,10 @@ class StyleGANObjective:
         if len(batch) % minimise.parts or (count // shares) % whole:
             raise ConfigError(
                 "a part of the minibatch is no multiple of the discriminator's group",
-                where="batch",
+                where="batch (gan.batch)",
                 found=f"{count} images in {minimise.ranks} processes x {minimise.parts} micro-batches",
                 expected=f"parts of a multiple of {whole} images",
-                mend="Change the batch size, or use fewer micro-batches.",
+                mend="Change the batch size (gan.batch), or use fewer micro-batches (gan.parts).",
             )
         found = []
         for number in range(minimise.parts):
@@ -336,7 +336,7 @@ def _learning(discriminator: Discriminator, freeze: int) -> list[nn.Parameter]:
     if not 0 <= freeze <= len(blocks):
         raise ConfigError(
             "the discriminator has not so many blocks to freeze",
-            where="freeze",
+            where="freeze (gan.freeze_d)",
             found=str(freeze),
             expected=f"0 to {len(blocks)}",
             mend="Lower it; 0 freezes none.",
@@ -350,10 +350,10 @@ def _learning(discriminator: Discriminator, freeze: int) -> list[nn.Parameter]:
 def _odd_half(batch: int, ranks: int) -> ConfigError:
     return ConfigError(
         "half a minibatch, for path lengths, cannot be divided among the processes",
-        where="batch",
+        where="batch (gan.batch)",
         found=f"{batch} images, {ranks} processes",
         expected=f"a multiple of {2 * ranks}",
-        mend="Change the batch size, or set the path length's weight to 0.",
+        mend="Change the batch size, or set the path length's weight (gan.path_length) to 0.",
     )
 
 
@@ -381,7 +381,7 @@ def _refuse_networks(
     if batch < 2:
         raise ConfigError(
             "a minibatch of one image cannot train this objective",
-            where="batch",
+            where="batch (gan.batch)",
             found=str(batch),
             expected="2 or more",
             mend="Raise the batch size; 8 or 16 works well.",

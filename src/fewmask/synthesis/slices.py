@@ -111,7 +111,7 @@ def _refuse_values(flat: NDArray[np.float32], start: int, where: str) -> None:
             where=f"{where}, slice {start + which}",
             found=f"{int((~np.isfinite(flat[which])).sum())} of {flat.shape[1]} values are NaN or infinite",
             expected="finite numbers",
-            mend="Check the scans: fewmask check --data FOLDER.",
+            mend="Check the scans: `fewmask check FOLDER`.",
         )
     low, high = float(flat.min()), float(flat.max())
     if low < -1 - ROUNDING or high > 1 + ROUNDING:

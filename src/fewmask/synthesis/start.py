@@ -13,6 +13,16 @@ from fewmask.networks.stylegan2 import Discriminator
 SHOWN = 12
 """So many differences are listed."""
 
+NUMBERS = {
+    "resolution": "pixels a side",
+    "channels": "channels",
+    "classes": "classes",
+    "z_dim": "numbers in z",
+    "w_dim": "numbers in w",
+    "num_ws": "layers",
+}
+"""What is compared before the weights are, in words."""
+
 
 @dataclass(frozen=True, eq=False)
 class Start:
@@ -36,10 +46,10 @@ def copy_start(start: Start, generator: ImageGenerator, discriminator: Discrimin
         more = [f"and {len(differing) - SHOWN} more"] if len(differing) > SHOWN else []
         raise ConfigError(
             "the networks to start from are of another architecture",
-            where="start",
+            where="start (gan.start)",
             found="; ".join([*differing[:SHOWN], *more]),
-            expected="the same kind, resolution, channels, classes, latents and widths as the design",
-            mend="Set the design to the checkpoint's sizes, or choose another checkpoint.",
+            expected=f"networks for slices of {_described(generator)}",
+            mend=_mend(start.generator, generator),
         )
     digest = hashlib.sha256()
     for name, theirs, ours in pairs:
@@ -50,13 +60,33 @@ def copy_start(start: Start, generator: ImageGenerator, discriminator: Discrimin
     return digest.hexdigest()[:16]
 
 
+def _described(network: ImageGenerator) -> str:
+    """What a generator draws, in words."""
+    channels = f"{network.channels} channel" + ("" if network.channels == 1 else "s")
+    classes = f"{network.classes} classes" if network.classes else "no classes"
+    return f"{network.resolution} x {network.resolution} pixels, {channels}, {classes}"
+
+
+def _mend(theirs: ImageGenerator, ours: ImageGenerator) -> str:
+    """What a user can set so that slices and checkpoint meet."""
+    ways = []
+    if theirs.resolution != ours.resolution:
+        ways.append(f"set prepare.size=[{theirs.resolution}, {theirs.resolution}]")
+    if theirs.channels != ours.channels:
+        ways.append(f"take the checkpoint over by `fewmask import --channels {ours.channels}`")
+    if theirs.classes != ours.classes:
+        tag = f"condition to a tag of {theirs.classes} values" if theirs.classes else "condition=null"
+        ways.append(f"set {tag}, the classes of the checkpoint")
+    text = "; ".join([*ways, "or choose another checkpoint" if ways else "choose another checkpoint"])
+    return text[0].upper() + text[1:] + "."
+
+
 def _differences(name: str, theirs: nn.Module, ours: nn.Module) -> list[str]:
     if type(theirs) is not type(ours):
         return [f"{name}: {type(theirs).__module__} instead of {type(ours).__module__}"]
-    numbers = ("resolution", "channels", "classes", "z_dim", "w_dim", "num_ws")
     found = [
-        f"{name}.{number}: {getattr(theirs, number)} instead of {getattr(ours, number)}"
-        for number in numbers
+        f"{name}: {getattr(theirs, number)} {words} instead of {getattr(ours, number)}"
+        for number, words in NUMBERS.items()
         if getattr(theirs, number, None) != getattr(ours, number, None)
     ]
     return found or _differing_shapes(name, theirs.state_dict(), ours.state_dict())
