@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 
 from fewmask.core.errors import ConfigError
+from fewmask.recipes.generator import design_of
 from fewmask.recipes.presets import build, keys, parse_overrides, preset_names, read_config, read_preset
-from fewmask.recipes.settings import FewshotSettings, SupervisedSettings
+from fewmask.recipes.settings import FewshotSettings, GANRunSettings, SupervisedSettings
 from fewmask.recipes.table import RECIPES, recipe_named
 
 ALL = [(recipe, name) for recipe in RECIPES for name in preset_names(recipe)]
@@ -30,6 +31,18 @@ def test_every_recipe_has_the_preset_tiny(recipe):
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_every_setting_has_a_doc_line(recipe):
     assert not [key for key, _, doc in keys(RECIPES[recipe].settings) if not doc]
+
+
+@pytest.mark.parametrize(("size", "batch", "gamma"), [(128, 32, 0.1024), (256, 16, 0.8192), (512, 8, 6.5536)])
+def test_the_published_presets_follow_the_published_rules(size, batch, gamma):
+    settings = build(GANRunSettings, [read_preset("gan", f"published-{size}").settings])
+    design = design_of(settings.gan)
+    assert settings.prepare.size == (size, size)
+    assert design.batch == batch == min(4096 // size, 32)
+    assert design.gamma(size) == pytest.approx(gamma)
+    assert design.channel_base == (16384 if size < 512 else 32768)
+    assert (design.channel_max, design.latent, design.mapping_layers) == (512, 512, 2)
+    assert (design.path_length_weight, design.ada_images) == (2, 500_000)
 
 
 def test_words_go_on_top_of_a_file_on_top_of_a_preset(tmp_path: Path):
