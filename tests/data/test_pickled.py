@@ -263,11 +263,11 @@ HOSTILE = {
     ),
     "a gzip bomb": (lambda c: __import__("gzip").compress(b"\0" * 2**24), "gzip data"),
     # damage
-    "nothing": (lambda c: b"", "ends before its STOP"),
+    "nothing": (lambda c: b"", "the file is empty"),
     "no STOP": (lambda c: b"\x80\x04}", "ends before its STOP"),
     "more after the STOP": (lambda c: proto(b"}") + b"cos\nsystem\n", "bytes follow after the STOP"),
     "two values": (lambda c: proto(b"}}"), "does not end in one value"),
-    "a text": (lambda c: b"<html>not found</html>", "opcode 0x3c"),
+    "a text": (lambda c: b"<html>not found</html>", "begin with <html>not fo"),
 }
 
 
@@ -481,3 +481,47 @@ def test_damaged_torch_files_raise_only_data_errors(new, tmp_path):
         except DataError:
             refused += 1
     assert refused > 50
+
+
+OTHERS = {
+    "PNG": b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR",
+    "NIfTI": b"\x5c\x01\0\0" + bytes(344),
+    "words": b"The quick brown fox\n",
+    "Git LFS": b"version https://git-lfs.github.com/spec/v1\n",
+    "safetensors": struct.pack("<Q", 60) + b'{"a":{}}',
+    "JSON": b'{"a": 1}',
+    "zeros": bytes(5000),
+}
+
+
+@pytest.mark.parametrize("read", [read_pickled, read_torch])
+@pytest.mark.parametrize("name", OTHERS)
+def test_a_file_of_another_kind_is_no_pickle(name, read, tmp_path):
+    path = tmp_path / "file.pkl"
+    path.write_bytes(OTHERS[name])
+    with pytest.raises(DataError, match="this is no pickle, and so no checkpoint") as caught:
+        read(path)
+    assert "opcode" not in str(caught.value)
+    assert "Check the path" in str(caught.value)
+
+
+def test_an_archive_of_something_else_is_no_checkpoint(tmp_path):
+    path = tmp_path / "slices.zip"
+    path.write_bytes(zipped({"slice.txt": b"1"}))
+    with pytest.raises(DataError, match="zip archive, and no checkpoint"):
+        read_pickled(path)
+
+
+def test_a_path_that_leads_nowhere(tmp_path):
+    with pytest.raises(DataError, match="there is no such file") as caught:
+        read_pickled(tmp_path / "none.pkl")
+    assert "Check the path" in str(caught.value)
+    assert "trust" not in str(caught.value)
+    with pytest.raises(DataError, match="this is a folder"):
+        read_pickled(tmp_path)
+
+
+def test_a_pickle_of_the_first_protocol_is_known_as_one(tmp_path):
+    path = tmp_path / "old.pkl"
+    path.write_bytes(pickle.dumps({"a": [1.5, "b"]}, 0))
+    assert read_pickled(path) == {"a": [1.5, "b"]}

@@ -9,6 +9,7 @@ with, and its arrays. There is no other way in this package to open a pickle.
 from pathlib import Path
 from typing import Any
 
+from fewmask.core.errors import DataError
 from fewmask.data.pickled_machine import Machine
 from fewmask.data.pickled_opcodes import refuse
 from fewmask.data.pickled_plain import Plainer
@@ -34,7 +35,13 @@ def read_pickled(path: Path) -> Any:
     """
     data, where = read_bytes(path), str(path)
     if data.startswith(b"PK"):
-        raise refuse("this is a zip archive, as torch.save writes it, and no published snapshot", where)
+        what = "this is a zip archive, as torch.save writes it, and no published snapshot"
+        raise DataError(
+            what if b"/data.pkl" in data else "this is a zip archive, and no checkpoint",
+            where=where,
+            expected="the .pkl of StyleGAN2-ADA or StyleGAN3 (PyTorch)",
+            mend="Choose the .pkl as it was published; an archive has to be unpacked first.",
+        )
     budget = Budget.of(len(data))
 
     def storage_from_bytes(*args: Any) -> Storage:

@@ -15,6 +15,11 @@ LONGEST_TEXT = 4 * 2**20
 LONGEST_INTEGER = 16
 """Bytes of the longest integer; the mark of a torch file has 10."""
 
+LONGEST_LOOK = 1000
+"""Instructions after which a file without the mark of a pickle is taken for one."""
+NAMING = ("GLOBAL", "STACK_GLOBAL", "INST", "EXT1", "EXT2", "EXT4", "REDUCE", "OBJ")
+"""Instructions that ask for more than plain values, or call it."""
+
 Argument = int | float | str | bytes | tuple[str, str] | None
 
 
@@ -28,6 +33,33 @@ def refuse(what: str, where: str, *, found: str = "", expected: str = "") -> Dat
         mend="Nothing of the file was run. Get the checkpoint again from a source that you trust; if it is "
         "another kind of checkpoint, let the program that wrote it export safetensors.",
     )
+
+
+def refuse_other_files(data: bytes, where: str) -> None:
+    """Raise a `DataError` for bytes that are no pickle at all, so that nobody reads of instructions then.
+
+    A pickle is known by its mark (PROTO, from protocol 2 on), or else by instructions that can be read up to
+    its STOP or to the first one that names something.
+    """
+    if data[:1] == b"\x80":
+        return
+    at, left = 0, LONGEST_LOOK
+    try:
+        while left and data:
+            instruction = decode(data, at, where)
+            if instruction.name in ("STOP", *NAMING):
+                return
+            at, left = instruction.end, left - 1
+    except DataError:
+        left = 1
+    if left:
+        raise DataError(
+            "this is no pickle, and so no checkpoint of StyleGAN or torch" if data else "the file is empty",
+            where=where,
+            found="bytes that begin with " + printable(data[:12].decode("latin-1")) if data else "0 bytes",
+            expected="a checkpoint, as the program that trained the network wrote it (.pkl, .pth)",
+            mend="Check the path. After a download: a page of an error or of Git LFS has come instead?",
+        )
 
 
 def printable(text: str) -> str:

@@ -13,8 +13,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from fewmask.core.errors import DataError
 from fewmask.data.pickled_machine import Machine, MostlyPlain
-from fewmask.data.pickled_opcodes import printable, refuse
+from fewmask.data.pickled_opcodes import printable, refuse, refuse_other_files
 from fewmask.data.pickled_plain import Plainer
 from fewmask.data.pickled_records import TENSOR_NAMES, Budget, Element, NotPlainError, Storage
 
@@ -35,7 +36,18 @@ def read_torch(path: Path) -> Any:
 
 
 def read_bytes(path: Path) -> bytes:
-    """A file's bytes; a `DataError` when it is missing, larger than 4 GiB or compressed."""
+    """A file's bytes; a `DataError` when it is missing, a folder, over 4 GiB, compressed, or no pickle.
+
+    A zip archive is let through.
+    """
+    if not path.is_file():
+        folder = path.is_dir()
+        raise DataError(
+            "this is a folder" if folder else "there is no such file",
+            where=str(path),
+            expected="the file of a checkpoint",
+            mend="Name the file in it." if folder else "Check the path.",
+        )
     try:
         if path.stat().st_size > LARGEST_FILE:
             raise refuse("the checkpoint is too large", str(path), expected="at most 4 GiB")
@@ -50,6 +62,8 @@ def read_bytes(path: Path) -> bytes:
     ):
         if data.startswith(magic):
             raise refuse("the checkpoint is compressed and was not opened", str(path), found=f"{what} data")
+    if not data.startswith(b"PK"):
+        refuse_other_files(data, str(path))
     return data
 
 

@@ -262,7 +262,13 @@ def with_channels(kept: KeptGenerator, channels: int) -> KeptGenerator:
         DataError: `channels` is below 1.
     """
     if channels < 1:
-        raise DataError("there is no image without channels", where="channels", found=str(channels))
+        raise DataError(
+            "there is no image without channels",
+            where="channels",
+            found=str(channels),
+            expected="1 or more",
+            mend="Give the channels of your slices, e.g. --channels 1; without it they stay as they are.",
+        )
     before = kept.generator.channels
     state = adapt_generator(kept.generator.state_dict(), channels)
     settings = {**kept.settings, "channels": channels}
