@@ -40,3 +40,22 @@ def test_a_step_that_holds_no_work_may_begin_anew(tmp_path: Path) -> None:
     step.checkpoint(800).folder.mkdir(parents=True)
     with pytest.raises(RunError, match=r"other settings \(data\)"):
         step.claim({"data": "changed again"})
+
+
+def test_of_nested_settings_only_those_that_differ_are_named(tmp_path: Path) -> None:
+    step = Run.open(tmp_path).step("gan")
+    many = {f"setting{n}": n for n in range(20)}
+    step.claim({"design": {"network": {"widths": [8, 16], "kind": "a"}, "batch": 8}, "old": {}, "many": many})
+    step.finish({})
+    with pytest.raises(RunError) as caught:
+        step.claim({"design": {"network": {"widths": [8, 16], "kind": "b"}, "batch": 8}, "many": many})
+    told = str(caught.value)
+    assert "other settings (design.network.kind, old)" in told
+    assert "found: design.network.kind='a'; old={}" in told
+    assert "expected: design.network.kind='b'; no old" in told
+    assert "batch" not in told
+    with pytest.raises(RunError) as caught:
+        step.claim({"old": {}, "design": {"x": "y" * 999}, "many": dict.fromkeys(many, -1)})
+    told = str(caught.value)
+    assert "many.setting4, 16 more)" in told
+    assert len(told) < 1200

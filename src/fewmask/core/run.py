@@ -11,12 +11,16 @@ steps/NAME/     one folder per step: done.json when finished, stats.jsonl, check
 """
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from fewmask.core.errors import RunError
 from fewmask.core.files import make_folder, read_json, write_json
+
+SHOWN = 8
+"""At most so many settings that differ are named in an error."""
 
 
 @dataclass(frozen=True)
@@ -109,12 +113,12 @@ class Step:
             return
         found = read_json(self.inputs_json)
         if found != inputs:
-            changed = sorted(key for key in {*found, *inputs} if found.get(key) != inputs.get(key))
+            names, before, now = _differences(found, inputs)
             raise RunError(
-                f"was made with other settings ({', '.join(changed)})",
+                f"was made with other settings ({names})",
                 where=str(self.folder),
-                found="; ".join(f"{key}={found.get(key)!r}" for key in changed),
-                expected="; ".join(f"{key}={inputs.get(key)!r}" for key in changed),
+                found=before,
+                expected=now,
                 mend="Choose another --out, or delete this folder to do the step again.",
             )
 
@@ -312,3 +316,29 @@ class Run:
     def step(self, name: str) -> Step:
         """The step's folder; `name` may hold slashes for nesting ("unet/k=1/draw=0")."""
         return Step(make_folder(self.folder / "steps" / name))
+
+
+def _differences(found: dict[str, Any], inputs: dict[str, Any]) -> tuple[str, str, str]:
+    """The dotted names of the settings that differ, what they were, and what they are now."""
+    before, now = dict(_leaves(found)), dict(_leaves(inputs))
+    both = [*before, *(name for name in now if name not in before)]
+    changed = [name for name in both if name not in before or name not in now or before[name] != now[name]]
+    more = [f"{len(changed) - SHOWN} more"] if len(changed) > SHOWN else []
+    was, becomes = ("; ".join(_said(name, leaves) for name in changed[:SHOWN]) for leaves in (before, now))
+    return ", ".join(changed[:SHOWN] + more), was, becomes
+
+
+def _leaves(tree: dict[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
+    """All values of a nested dictionary with their dotted names."""
+    for key, value in tree.items():
+        if isinstance(value, dict) and value:
+            yield from _leaves(value, f"{above}{key}.")
+        else:
+            yield f"{above}{key}", value
+
+
+def _said(name: str, leaves: dict[str, Any]) -> str:
+    if name not in leaves:
+        return f"no {name}"
+    value = repr(leaves[name])
+    return f"{name}={value}" if len(value) <= 80 else f"{name}={value[:77]}..."
