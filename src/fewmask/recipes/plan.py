@@ -3,25 +3,34 @@
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 import torch
 
 from fewmask.core.seed import stream
 from fewmask.data.batches import ArraySource, Stream
+from fewmask.networks.embedding import ImageEncoder
 from fewmask.networks.generator import ImageGenerator
 from fewmask.networks.stylegan2 import Discriminator
 from fewmask.networks.unet import build_unet
-from fewmask.objectives.ada import SEQUENCES, AdaptiveAugmentation
+from fewmask.objectives.ada import AdaptiveAugmentation
+from fewmask.objectives.embedding import EmbeddingObjective, Expander
 from fewmask.objectives.minimise import Alone
 from fewmask.objectives.perceptual import DiscriminatorDistance
+from fewmask.objectives.regularise import Regularisation
 from fewmask.objectives.segmentation import Schedule, SegmentationObjective
 from fewmask.objectives.stylegan import StyleGANObjective
-from fewmask.recipes.generator import design_of
-from fewmask.recipes.settings import CommonSettings, FewshotSettings, GANSettings
-from fewmask.synthesis.design import build_discriminator, build_generator
+from fewmask.recipes.generator import design_of, like_start
+from fewmask.recipes.settings import CommonSettings, FewshotSettings, GANRunSettings, GANSettings
+from fewmask.synthesis.design import GeneratorDesign, build_discriminator, build_generator
+from fewmask.synthesis.keep import read_generator
+from fewmask.synthesis.quality import Judge, draw_images
 from fewmask.training.loop import Objective
 from fewmask.training.memory import memory_mb
+
+PATIENCE = 4.0
+"""Seconds that one measured update may take; a slower one is measured on two images alone."""
 
 CLASSES = 4  # of the trial networks: their cost hardly depends on it
 
@@ -52,7 +61,7 @@ def estimates(works: Sequence[Work]) -> list[Estimate]:
     """Measure every work; takes some seconds."""
     result = []
     for work in works:
-        seconds = work.times * work.images / work.rate()
+        seconds = work.times * work.images / work.rate() if work.times else 0.0
         memory = memory_mb(torch.device("cpu"))["peak_memory_mb"]
         result.append(Estimate(work, seconds, memory))
     return result
@@ -73,23 +82,99 @@ def unet_work(settings: CommonSettings, what: str, times: int) -> Work:
     return Work(what, times, unet.images, rate)
 
 
-def gan_work(gan: GANSettings, size: int) -> Work:
-    """The training of the generator on slices of one channel."""
+def generator_works(settings: GANRunSettings, *, final: int) -> list[Work]:
+    """All that `run gan` does: the judging encoder, the training, judgements, `final` images at the end.
+
+    The channels of a slice are those of one modality; more cost little.
+    """
+    gan, quality, size = settings.gan, settings.quality, settings.prepare.size[0]
+    prepare = settings.prepare
+    channels = len(prepare.windows) if prepare.intensity == "windows" else 1
+    works = [gan_work(gan, size, channels=channels)]
+    if quality.images:
+        speed = cache(lambda: _judging_rate(gan, size, channels))
+        works = [
+            embedding_work(quality.images, size, channels=channels),
+            *works,
+            Work("judgements", quality.judgements, quality.samples, speed),
+            Work("drawing and judging at the end", 2, final, speed),
+        ]
+    return works
+
+
+def gan_work(gan: GANSettings, size: int, *, channels: int = 1) -> Work:
+    """The training of the generator; none where a ready one is taken."""
+    return Work("GAN", int(gan.ready is None), gan.images, lambda: _gan_rate(gan, size, channels))
+
+
+def embedding_work(images: int, size: int, *, channels: int = 1) -> Work:
+    """The training of the encoder that judges a generator."""
 
     def rate() -> float:
-        generator, average, discriminator = _networks(gan, size)
+        batch, dim = 32, 64
+        objective = EmbeddingObjective(
+            ImageEncoder(channels, size, dim=dim), Expander(dim, 4 * dim), images=images
+        )
+        source = ArraySource(_noise((batch, channels, size, size)))
+        return _images_per_second(objective, source, batch, updates=2)
+
+    return Work("encoder that judges", 1, images, rate)
+
+
+def _gan_rate(gan: GANSettings, size: int, channels: int) -> float:
+    """Images per second: plain updates, and the dearer ones of R1 and path length by their share.
+
+    Few images are measured where a whole minibatch would take long: an image costs about as much.
+    """
+    design = _design(gan)
+    generator, average, discriminator = _networks(gan, size, channels)
+    lazy = Regularisation(
+        r1_gamma=design.gamma(size),
+        r1_every=design.r1_every,
+        path_length_weight=design.path_length_weight,
+        path_length_every=design.path_length_every,
+    )
+
+    def seconds(count: int, minibatch: int) -> float:
         objective = StyleGANObjective(
             generator,
             discriminator,
             average,
-            batch=gan.batch,
-            augment=AdaptiveAugmentation(operations=SEQUENCES),
-            reuse_fakes=gan.reuse_fakes,
+            batch=count,
+            augment=AdaptiveAugmentation(operations=design.ada_operations, p=0.2),
+            regularisation=lazy,
+            mixing=design.mixing,
+            freeze=design.freeze,
+            fading=design.fading,
+            reuse_fakes=design.reuse_fakes,
         )
-        source = ArraySource(_noise((gan.batch, 1, size, size)))
-        return _images_per_second(objective, source, gan.batch, updates=4)
+        batch = Stream(ArraySource(_noise((count, channels, size, size))), count, seed=0, name="plan").at(0)
+        started = time.perf_counter()
+        objective.update(batch, count * minibatch, Alone())
+        return (time.perf_counter() - started) / count
 
-    return Work("GAN", 1, gan.images, rate)
+    first = seconds(2, 1)
+    if 2 * first > PATIENCE:
+        return 1 / first
+    whole = max(gan.batch // gan.parts, 2)
+    count = whole if whole * first < PATIENCE else 2
+    plain = seconds(count, 1)
+    flat = seconds(count, 0) if lazy.r1_gamma or lazy.path_length_weight else plain
+    short = seconds(count, lazy.path_length_every) if lazy.path_length_weight else plain
+    r1, path = max(flat - short, 0.0), max(short - plain, 0.0)
+    return 1 / (plain + r1 / lazy.r1_every + path / lazy.path_length_every)
+
+
+def _judging_rate(gan: GANSettings, size: int, channels: int) -> float:
+    """Images per second that are drawn and compared with real ones."""
+    generator, _, _ = _networks(gan, size, channels)
+    encoder, count = ImageEncoder(channels, size), 16
+    encoder.initialise(torch.Generator().manual_seed(0))
+    judge = Judge.of(encoder, _noise((2 * count, channels, size, size)))
+    draw_images(generator.eval(), 1, seed=0, labels=None)
+    started = time.perf_counter()
+    judge.judge(generator, count=count)
+    return count / (time.perf_counter() - started)
 
 
 def inversion_work(settings: FewshotSettings) -> Work:
@@ -99,23 +184,31 @@ def inversion_work(settings: FewshotSettings) -> Work:
     size, steps = settings.prepare.size[0], settings.inversion.steps
 
     def rate() -> float:
-        generator, _, discriminator = _networks(settings.gan, size)
-        distance = DiscriminatorDistance(discriminator).towards(torch.from_numpy(_noise((16, 1, size, size))))
-        ws = generator.mapping(torch.from_numpy(_noise((16, generator.z_dim)))).detach()
+        generator, _, discriminator = _networks(settings.gan, size, 1)
+        distance = DiscriminatorDistance(discriminator).towards(torch.from_numpy(_noise((4, 1, size, size))))
+        ws = generator.mapping(torch.from_numpy(_noise((4, generator.z_dim)))).detach()
         started = time.perf_counter()
         for _ in range(2):
             image = generator.synthesis(ws.requires_grad_(), "constant")
             torch.autograd.backward(distance(image).sum())
-        return 16 * 2 / (time.perf_counter() - started) / steps
+        return 4 * 2 / (time.perf_counter() - started) / steps
 
     return Work("inversion of labelled slices", 1, images, rate)
 
 
-def _networks(gan: GANSettings, size: int) -> tuple[ImageGenerator, ImageGenerator, Discriminator]:
-    design = design_of(gan)
-    generators = (build_generator(design.generator(1, size)) for _ in range(2))
-    first, second = generators
-    return first, second, build_discriminator(design.discriminator(1, size))
+def _design(gan: GANSettings) -> GeneratorDesign:
+    """As the training takes it: with the sizes of the networks that it starts from."""
+    if gan.start is None:
+        return design_of(gan)
+    return like_start(design_of(gan), read_generator(gan.start), freeze=gan.freeze_d)
+
+
+def _networks(
+    gan: GANSettings, size: int, channels: int
+) -> tuple[ImageGenerator, ImageGenerator, Discriminator]:
+    design = _design(gan)
+    first, second = (build_generator(design.generator(channels, size)) for _ in range(2))
+    return first, second, build_discriminator(design.discriminator(channels, size))
 
 
 def _images_per_second(objective: Objective, source: ArraySource, batch: int, *, updates: int = 3) -> float:

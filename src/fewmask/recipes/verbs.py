@@ -13,12 +13,14 @@ from rich.console import Console
 from rich.table import Table
 
 from fewmask.core.errors import ConfigError, DataError
-from fewmask.core.files import held
+from fewmask.core.files import held, read_json
 from fewmask.core.run import Run
 from fewmask.data.check import check_cohort
 from fewmask.data.cohort import read_cohort
 from fewmask.metrics.score import read_rows, write_rows
 from fewmask.metrics.surface import Penalty
+from fewmask.objectives.ada import AdaptiveAugmentation
+from fewmask.objectives.alarms import Rules, alarms
 from fewmask.recipes.ground import split_of, start
 from fewmask.recipes.outcome import redraw_report
 from fewmask.recipes.page import Job
@@ -29,6 +31,7 @@ from fewmask.recipes.record import write_record
 from fewmask.recipes.settings import GroundSettings
 from fewmask.recipes.table import Recipe, recipe_named
 from fewmask.report.content import Report
+from fewmask.report.curves import read_numbers
 from fewmask.report.datacard import data_card
 from fewmask.report.tables import lesion_lines, plain_table
 from fewmask.segmenter.compare import score_folder
@@ -205,6 +208,7 @@ def report_verb(folder: Path) -> int:
     """Draw a run's page again."""
     run = Run(folder)
     if not run.report_json.is_file():
+        _refuse_unfinished_generator(run)
         raise DataError(
             "is not the folder of a finished run",
             where=str(folder),
@@ -214,6 +218,28 @@ def report_verb(folder: Path) -> int:
     redraw_report(run, read_rows(run.results_csv))
     Console().print(f"report: {run.report_html}")
     return 0
+
+
+def _refuse_unfinished_generator(run: Run) -> None:
+    """Tell what the log of a generator's training says, where the run ended before its page."""
+    step = run.step("gan")
+    lines = read_numbers(step.stats_jsonl)
+    if not lines or not step.inputs_json.is_file():
+        return
+    with held(run.lock):
+        told = read_json(step.inputs_json)
+    cap = AdaptiveAugmentation().p_max if told["design"]["ada_operations"] else 0.0
+    rung = alarms(lines, Rules(images=told["images"], p_max=cap))
+    last = ", ".join(f"{name} {value:.4g}" for name, value in lines[-1].items() if name != "images")
+    raise DataError(
+        "the run stopped before its page was made",
+        where=str(run.folder),
+        found=f"the generator's last report, after {lines[-1]['images']} of {told['images']} images: {last}; "
+        + ("; ".join(str(alarm) for alarm in rung) or "no alarm rang"),
+        expected=f"a folder that holds {run.report_json.name}",
+        mend="Run the recipe's command again; it goes on where it stopped. After a loss that is no number: "
+        "a lower gan.learning_rate or another gan.r1_gamma, in another --out.",
+    )
 
 
 def say(console: Console, text: str) -> None:
@@ -237,6 +263,9 @@ def _print_data(console: Console, settings: GroundSettings, path: Path | None) -
 
 def _print_plan(console: Console, recipe: Recipe, planned: Sequence[Estimate]) -> None:
     console.print(recipe.question)
+    if not planned:
+        say(console, "time and memory: not estimated: it depends on the generator")
+        return
     table = Table("step", "times", "images each", "minutes", "memory MB", box=None)
     for one in planned:
         minutes, memory = f"{one.seconds / 60:.1f}", f"{one.memory_mb:.0f}"
