@@ -1,5 +1,6 @@
 """Devices, threads, and the memory that is kept."""
 
+import logging
 import sys
 
 import psutil
@@ -7,7 +8,7 @@ import pytest
 import torch
 
 from fewmask.core.errors import ConfigError
-from fewmask.training.launch import launch
+from fewmask.training.launch import alone, launch
 from fewmask.training.memory import keep_freed_blocks, memory_mb
 
 
@@ -40,6 +41,21 @@ def test_the_cpu_is_deterministic_with_the_threads_asked_for() -> None:
         assert (fabric.device.type, fabric.world_size, fabric.global_rank) == ("cpu", 1, 0)
     finally:
         torch.set_num_threads(before)
+
+
+def test_fabric_says_nothing_of_the_precision(monkeypatch) -> None:
+    told, library = [], logging.getLogger("lightning_fabric")
+    listener = logging.Handler()
+    monkeypatch.setattr(listener, "emit", told.append)
+    monkeypatch.setattr(library, "handlers", [listener])
+    before = library.level
+    try:
+        library.setLevel(logging.INFO)
+        library.info("news")
+        alone("cpu", "bf16")
+    finally:
+        library.setLevel(before)
+    assert [record.getMessage() for record in told] == ["news"]
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc only")

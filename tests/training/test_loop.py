@@ -82,11 +82,15 @@ def test_a_torn_checkpoint_is_told_and_the_one_before_is_used(worker, fabric, tm
     assert same(tensors(whole), tensors(again))
 
 
-def test_last_batch_is_whole_and_a_finished_training_is_only_loaded(worker, fabric, tmp_path: Path) -> None:
+def test_last_batch_is_whole_and_a_finished_training_is_only_loaded(
+    worker, fabric, tmp_path: Path, capsys
+) -> None:
     trained, fitted = run(worker, fabric, tmp_path, images=33)
     assert fitted.images_seen == 36
     before = Step(tmp_path).stats_jsonl.read_bytes()
+    capsys.readouterr()
     loaded, again = run(worker, fabric, tmp_path, images=33)
+    assert "goes on" not in capsys.readouterr().err, "nothing is left to do"
     assert again.resumed_from == again.images_seen == 36
     assert again.checkpoint == fitted.checkpoint == Step(tmp_path).checkpoint(36).folder
     assert same(tensors(trained), tensors(loaded))

@@ -69,7 +69,7 @@ def launch(
         return alone(device, precision)
     if threads is None and device == "cpu":
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // devices))
-    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # who is rank 1 is no news
+    _quiet()
     try:
         fabric = Fabric(
             accelerator=device,
@@ -108,14 +108,20 @@ def _refuse_helper() -> None:
 
 
 def alone(device: str = "cpu", precision: str = "fp32") -> Fabric:
-    """A Fabric of this process only, whatever started it; changes no global setting."""
+    """A Fabric of this process only, whatever started it; changes no setting of torch."""
+    _quiet()
     return Fabric(
         accelerator=device, devices=1, precision=PRECISIONS[precision], plugins=[LightningEnvironment()]
     )
 
 
+def _quiet() -> None:
+    """Which rank this is and which precision was asked for is no news."""
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
+
+
 def on_cpu() -> Fabric:
-    """A Fabric on this process's CPU, for small trainings beside a large one; changes no global setting."""
+    """A Fabric on this process's CPU, for small trainings beside a large one; changes no setting of torch."""
     return alone()
 
 

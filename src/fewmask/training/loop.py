@@ -155,7 +155,7 @@ def fit(
         ) as log:
             for name in torn:
                 log.say(f"{label}: passed over the damaged checkpoint {name}")
-            if resumed_from is not None:
+            if resumed_from is not None and now.images_seen < images:
                 log.say(f"{label}: goes on from {resumed_from} of {images} images")
             started = time.monotonic() - now.seconds
             while now.images_seen < images:
