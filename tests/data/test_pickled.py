@@ -521,7 +521,11 @@ def test_a_path_that_leads_nowhere(tmp_path):
         read_pickled(tmp_path)
 
 
-def test_a_pickle_of_the_first_protocol_is_known_as_one(tmp_path):
+def test_a_pickle_without_the_mark_is_known_as_one(tmp_path):
+    """Protocols 0 and 1 have no mark: what is refused in them is still named."""
     path = tmp_path / "old.pkl"
-    path.write_bytes(pickle.dumps({"a": [1.5, "b"]}, 0))
+    path.write_bytes(pickle.dumps({"a": [1.5, "b"]}, 1))
     assert read_pickled(path) == {"a": [1.5, "b"]}
+    path.write_bytes(pickle.dumps({"a": [1.5, "b"]}, 0))
+    with pytest.raises(DataError, match="opcode DICT"):
+        read_pickled(path)
