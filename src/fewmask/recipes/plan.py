@@ -8,7 +8,7 @@ from functools import cache
 import numpy as np
 import torch
 
-from fewmask.core.seed import stream
+from fewmask.core.seed import integer, stream
 from fewmask.data.batches import ArraySource, Stream
 from fewmask.networks.embedding import ImageEncoder
 from fewmask.networks.generator import ImageGenerator
@@ -169,7 +169,7 @@ def _judging_rate(gan: GANSettings, size: int, channels: int) -> float:
     """Images per second that are drawn and compared with real ones."""
     generator, _, _ = _networks(gan, size, channels)
     encoder, count = ImageEncoder(channels, size), 16
-    encoder.initialise(torch.Generator().manual_seed(0))
+    encoder.initialise(torch.Generator().manual_seed(integer(0, "plan")))
     judge = Judge.of(encoder, _noise((2 * count, channels, size, size)))
     draw_images(generator.eval(), 1, seed=0, labels=None)
     started = time.perf_counter()
