@@ -3,7 +3,8 @@
 #
 #     sbatch docs/scaling/slurm.sh gan --cohort my_scans --out runs/gan gan.images=2000000
 #
-# Change the lines below to your cluster's: partition, GPUs, hours.
+# Change the lines below to your cluster's: partition, GPUs, hours. Without GPUs: sbatch --gpus-per-node=0
+# --export=ALL,FEWMASK_DEVICE=cpu docs/scaling/slurm.sh ...
 #SBATCH --job-name=fewmask
 #SBATCH --nodes=1
 #SBATCH --ntasks-per-node=1
@@ -28,12 +29,13 @@ trap 'echo "signal: waiting for the checkpoint"' USR1 TERM
 
 machines=${SLURM_NNODES:-1}
 per_machine=${SLURM_NTASKS_PER_NODE:-1}
-many=()
+many=("device=${FEWMASK_DEVICE:-cuda}")
 [ "$per_machine" -gt 1 ] && many+=("devices=$per_machine")
 [ "$machines" -gt 1 ] && many+=("machines=$machines")
 
+# The words of the command come last: where both name a setting, they win.
 # --wait=0: helpers leave early, and the run goes on. --kill-on-bad-exit: no process waits for a dead one.
-srun --wait=0 --kill-on-bad-exit=1 $FEWMASK run "$@" "${many[@]}" &
+srun --wait=0 --kill-on-bad-exit=1 $FEWMASK run "${@:1:1}" "${many[@]}" "${@:2}" &
 run=$!
 wait "$run"
 code=$?

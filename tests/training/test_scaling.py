@@ -15,13 +15,12 @@ from fewmask.core.run import Run, Step
 
 SCRIPT = Path(__file__).parents[2] / "docs" / "scaling" / "slurm.sh"
 TINY = (
-    "supervised",
+    "gan",
     "--preset",
     "tiny",
     "threads=1",
-    "unet.images=1600",
-    "shots.counts=[1]",
-    "shots.full=false",
+    "gan.images=480",
+    "quality.images=0",
 )
 
 
@@ -37,6 +36,7 @@ def cluster(folder: Path, tasks: int) -> dict[str, str]:
         "TASKS": str(tasks),
         "REQUEUED": str(folder / "requeued"),
         "FEWMASK": f"{sys.executable} -m fewmask",
+        "FEWMASK_DEVICE": "cpu",
     }
 
 
@@ -60,8 +60,9 @@ def test_a_run_that_is_stopped_is_queued_again_and_goes_on(tmp_path: Path) -> No
     environment = cluster(tmp_path, tasks=1)
     job = submit(tmp_path, environment, *TINY)
     run = Run(tmp_path / "run")
+    training = Step(run.folder / "steps" / "gan")
     for _ in range(2000):
-        if list(run.folder.rglob(Step(run.folder).stats_jsonl.name)):
+        if training.stats_jsonl.exists():
             break
         assert job.poll() is None, job.communicate()
         time.sleep(0.1)
@@ -71,13 +72,32 @@ def test_a_run_that_is_stopped_is_queued_again_and_goes_on(tmp_path: Path) -> No
     told, _ = job.communicate(timeout=200)
     assert job.returncode == 0, told
     assert "SIGUSR1: finishing this update and writing a checkpoint" in told
+    assert "gan: stopped by SIGUSR1" in told
     assert "queued again" in told
     assert (tmp_path / "requeued").read_text() == "requeue 4711\n"
     again = submit(tmp_path, environment, *TINY)
     told, _ = again.communicate(timeout=200)
     assert again.returncode == 0, told
-    assert "goes on from" in told
+    assert "gan: goes on from" in told
     assert run.report_html.exists()
+
+
+@pytest.mark.parametrize(
+    ("told", "words", "expected"),
+    [
+        ({}, ("gan",), "run gan device=cuda"),
+        ({"FEWMASK_DEVICE": "cpu"}, ("gan", "seed=3"), "run gan device=cpu seed=3"),
+        ({"SLURM_NTASKS_PER_NODE": "4"}, ("gan", "a b"), "run gan device=cuda devices=4 a b"),
+    ],
+)
+def test_the_device_is_passed_on_before_the_words_of_the_command(told, words, expected, tmp_path) -> None:
+    (tmp_path / "srun").write_text('#!/bin/bash\nshift 2\necho "$@"\n')
+    (tmp_path / "srun").chmod(0o755)
+    environment = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}", "FEWMASK": "fewmask", **told}
+    done = subprocess.run(
+        ["bash", str(SCRIPT), *words], env=environment, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == f"fewmask {expected}"
 
 
 @pytest.mark.parametrize(("words", "code"), [(("nonsense",), 2)])
