@@ -94,8 +94,8 @@ def pair(trouble: str) -> tuple[Pair, Stream]:
     return Pair(trouble), Stream(ArraySource(images), BATCH, seed=SEED, name="train")
 
 
-def stylegan2(trouble: str) -> tuple[object, Stream]:
-    """A very small StyleGAN2 with everything at work that looks at a whole batch, in float64.
+def stylegan2(trouble: str, dtype: torch.dtype = torch.float64, count: int = HALF) -> tuple[object, Stream]:
+    """A very small StyleGAN2 with everything at work that looks at a whole batch, in float64 by default.
 
     In float32 the order of a sum may decide on which side of a kink (leaky ReLU) a number falls, and second
     derivatives jump there: then two processes end elsewhere than one, as two computers would.
@@ -107,30 +107,36 @@ def stylegan2(trouble: str) -> tuple[object, Stream]:
 
     torch.manual_seed(integer(SEED, "initial"))
     small = {"channel_base": 64, "channel_max": 8}
-    generator, average = (Generator(8, 8, 16, 1, mapping_layers=2, **small).double() for _ in range(2))
-    discriminator = Discriminator(16, 1, **small).double()
+    generator, average = (Generator(8, 8, 16, 1, mapping_layers=2, **small).to(dtype) for _ in range(2))
+    discriminator = Discriminator(16, 1, **small).to(dtype)
 
-    class Doubled(StyleGANObjective):
+    class Cast(StyleGANObjective):
         def update(self, batch: Batch, images_seen: int, minimise: Minimise) -> dict[str, Tensor | float]:
-            return super().update(replace(batch, image=batch.image.double()), images_seen, minimise)
+            return super().update(replace(batch, image=batch.image.to(dtype)), images_seen, minimise)
 
-    objective = Doubled(
+    objective = Cast(
         generator,
         discriminator,
         average,
-        batch=HALF,
+        batch=count,
         augment=AdaptiveAugmentation(p=0.3, images=500),
         regularisation=Regularisation(r1_every=4, path_length_weight=2.0),
     )
     images = stream(SEED, "images").random((50, 1, 16, 16), dtype=np.float32) * 2 - 1
-    return objective, Stream(ArraySource(images), HALF, seed=SEED, name="train")
+    return objective, Stream(ArraySource(images), count, seed=SEED, name="train")
+
+
+def float32(trouble: str) -> tuple[object, Stream]:
+    """The same in float32, with twice as many images in a batch."""
+    return stylegan2(trouble, torch.float32, BATCH)
 
 
 def train(folder: str, scenario: str) -> int:
     """The exit code of one process of a training."""
     name, images, devices, parts, trouble = scenario.split("-")
     fabric = launch(devices=int(devices), threads=1)
-    objective, batches = {"pair": pair, "stylegan2": stylegan2}[name]("" if trouble == "none" else trouble)
+    make = {"pair": pair, "stylegan2": stylegan2, "float32": float32}[name]
+    objective, batches = make("" if trouble == "none" else trouble)
     weights = next(next(iter(objective.modules().values())).parameters()).detach()
     try:
         fit(

@@ -17,6 +17,7 @@ TROUBLED = tuple(f"pair-320-2-1-{trouble}" for trouble in ("nan", "logged", "err
 SCENARIOS = (WHOLE, "pair-800-2-1-none", "pair-800-1-4-none", "pair-800-2-2-none", *TROUBLED)
 SCENARIOS += (STOPPED, "pair-320-1-1-SIGUSR1", "pair-320-1-1-SIGINT")
 SCENARIOS += tuple(f"stylegan2-400-{how}-none" for how in ("1-1", "2-1", "1-2"))
+SCENARIOS += tuple(f"float32-800-{how}-none" for how in ("1-1", "2-1"))
 
 
 def start(*words: object) -> subprocess.Popen:
@@ -50,14 +51,22 @@ def difference(one: Path, other: Path) -> float:
 
 
 @pytest.mark.parametrize(
-    "how", ["pair-800-2-1", "pair-800-1-4", "pair-800-2-2", "stylegan2-400-2-1", "stylegan2-400-1-2"]
+    "how",
+    [
+        "pair-800-2-1",
+        "pair-800-1-4",
+        "pair-800-2-2",
+        "stylegan2-400-2-1",
+        "stylegan2-400-1-2",
+        "float32-800-2-1",
+    ],
 )
 def test_processes_and_micro_batches_give_the_result_of_one_batch(how: str, ended) -> None:
     """50 steps at equal global batch: minibatch deviation, R1, path length, mixing, augmentation."""
     folder, codes, _ = ended
     whole = "-".join([*how.split("-")[:2], "1-1-none"])
     assert set(codes[f"{how}-none"]) == {0}
-    most = 1e-12 if how.startswith("stylegan2") else 1e-5  # the latter is in float32
+    most = 1e-12 if how.startswith("stylegan2") else 1e-5  # the others are in float32
     assert 0 < difference(folder / whole, folder / f"{how}-none") < most
 
 
