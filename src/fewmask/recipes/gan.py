@@ -30,7 +30,7 @@ from fewmask.recipes.ganchecks import alarm_checks, gan_checks
 from fewmask.recipes.generator import kept_of, knowledge, learn_generator, read_kept, refuse_unfit, seen_by
 from fewmask.recipes.ground import Ground
 from fewmask.recipes.page import Finished, Job, begin_report, open_told
-from fewmask.recipes.plan import Work, gan_work
+from fewmask.recipes.plan import Work, generator_works
 from fewmask.recipes.record import patient_key
 from fewmask.recipes.settings import GANRunSettings
 from fewmask.report.content import Check, Curve, Gallery, Picture, Sentence, Table, write_report
@@ -318,4 +318,4 @@ def galleries(
 
 def plan(settings: GANRunSettings) -> Sequence[Work]:
     """What `carry_out` will do, to be timed."""
-    return [gan_work(settings.gan, settings.prepare.size[0])]
+    return generator_works(settings, final=FINAL)
