@@ -32,7 +32,7 @@ from fewmask.training.launch import launch
 from fewmask.training.loop import fit
 
 SEED = 7
-TRIALS = (("float32", 16), ("float32", 8), ("float64", 8))
+TRIALS = (("float32", 16), ("float64", 16), ("float32", 8), ("float64", 8))
 
 
 @dataclass(frozen=True)
