@@ -12,10 +12,10 @@ from fewmask.objectives.ada import SEQUENCES
 from fewmask.recipes.ground import Ground
 from fewmask.recipes.record import patient_key
 from fewmask.recipes.settings import GANSettings
-from fewmask.synthesis.design import GeneratorDesign, Kind, build_discriminator, build_generator
+from fewmask.synthesis.design import GeneratorDesign, Kind, build_generator
 from fewmask.synthesis.generator import Judge, Slices, TrainedGenerator, train_generator
 from fewmask.synthesis.keep import KeptGenerator, read_generator
-from fewmask.synthesis.start import Start, copy_start
+from fewmask.synthesis.start import Start, refuse_other
 from fewmask.training.loop import Fitted
 
 
@@ -132,13 +132,8 @@ def refuse_unfit(gan: GANSettings, slices: Slices, ranks: int) -> None:
     if gan.start is not None:
         kept = read_kept(gan.start)
         group = (kept.discriminator_settings or {}).get("group", group)
-        copy_start(
-            Start(kept.generator),
-            build_generator(
-                like_start(design_of(gan), kept, freeze=0).generator(channels, size, slices.classes)
-            ),
-            build_discriminator(design_of(gan).discriminator(channels, size, slices.classes)),
-        )
+        ours = like_start(design_of(gan), kept, freeze=0).generator(channels, size, slices.classes)
+        refuse_other(Start(kept.generator), build_generator(ours))
     share = gan.batch / (gan.parts * ranks)
     if share % 1 or (group and share % group):
         raise ConfigError(

@@ -6,7 +6,6 @@ the same number of images on both sides, and `Judge.floor` gives the same figure
 at that number: a generator is as good as this cohort can tell when it reaches the floor.
 """
 
-import hashlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 
@@ -24,6 +23,7 @@ from fewmask.metrics.frechet import Whitening, frechet, kernel, whitening
 from fewmask.networks.embedding import ImageEncoder
 from fewmask.networks.generator import ImageGenerator
 from fewmask.objectives.embedding import EmbeddingObjective, Expander
+from fewmask.synthesis.slices import fingerprint
 from fewmask.training.launch import Fabric
 from fewmask.training.loop import fit
 
@@ -69,7 +69,7 @@ def fit_embedding(
     while batch > max(len(images), 16):
         batch //= 2
     told = {"images": images_seen, "seed": seed, "batch": batch, "dim": dim, "label": label}
-    step.claim({**told, "slices": _fingerprint(images)})
+    step.claim({**told, "slices": fingerprint(images)})
     encoder = ImageEncoder(images.shape[1], images.shape[2], dim=dim)
     expander = Expander(dim, 4 * dim)
     for name, network in (("encoder", encoder), ("expander", expander)):
@@ -356,14 +356,6 @@ def small(images: NDArray[np.floating]) -> Vectors:
     return np.asarray(blocks.mean(axis=(3, 5), dtype=np.float64)).reshape(
         len(images), cut.shape[1] * (kept // block) ** 2
     )
-
-
-def _fingerprint(images: NDArray[np.floating]) -> str:
-    """A short hash of the training slices."""
-    digest = hashlib.sha256(f"{images.shape} {images.dtype}".encode())
-    for image in images:
-        digest.update(np.ascontiguousarray(image).tobytes())
-    return digest.hexdigest()[:16]
 
 
 def _refuse_images(images: NDArray[np.floating], encoder: ImageEncoder, least: int) -> None:

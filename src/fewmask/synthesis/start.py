@@ -38,9 +38,19 @@ def copy_start(start: Start, generator: ImageGenerator, discriminator: Discrimin
     Raises:
         ConfigError: another architecture, with all that differs.
     """
-    pairs: list[tuple[str, nn.Module, nn.Module]] = [("generator", start.generator, generator)]
-    if start.discriminator is not None:
-        pairs.append(("discriminator", start.discriminator, discriminator))
+    refuse_other(start, generator, discriminator)
+    digest = hashlib.sha256()
+    for name, theirs, ours in _pairs(start, generator, discriminator):
+        state = theirs.state_dict()
+        ours.load_state_dict(state)
+        for key, value in state.items():
+            digest.update(f"{name}.{key}".encode() + _bytes(value))
+    return digest.hexdigest()[:16]
+
+
+def refuse_other(start: Start, generator: ImageGenerator, discriminator: Discriminator | None = None) -> None:
+    """A `ConfigError` with all that differs when `start` is of another architecture than the networks."""
+    pairs = _pairs(start, generator, discriminator)
     differing = [line for name, theirs, ours in pairs for line in _differences(name, theirs, ours)]
     if differing:
         more = [f"and {len(differing) - SHOWN} more"] if len(differing) > SHOWN else []
@@ -51,13 +61,16 @@ def copy_start(start: Start, generator: ImageGenerator, discriminator: Discrimin
             expected=f"networks for slices of {_described(generator)}",
             mend=_mend(start.generator, generator),
         )
-    digest = hashlib.sha256()
-    for name, theirs, ours in pairs:
-        state = theirs.state_dict()
-        ours.load_state_dict(state)
-        for key, value in state.items():
-            digest.update(f"{name}.{key}".encode() + _bytes(value))
-    return digest.hexdigest()[:16]
+
+
+def _pairs(
+    start: Start, generator: ImageGenerator, discriminator: Discriminator | None
+) -> list[tuple[str, nn.Module, nn.Module]]:
+    """Trained networks beside ours; without the discriminator where one side has none."""
+    pairs: list[tuple[str, nn.Module, nn.Module]] = [("generator", start.generator, generator)]
+    if start.discriminator is not None and discriminator is not None:
+        pairs.append(("discriminator", start.discriminator, discriminator))
+    return pairs
 
 
 def _described(network: ImageGenerator) -> str:
