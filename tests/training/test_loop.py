@@ -238,6 +238,33 @@ def test_neither_samples_nor_validation_change_the_training(worker, fabric, tmp_
     assert same(tensors(plain), tensors(shown))
 
 
+def test_observing_is_told_and_changes_nothing(worker, fabric, tmp_path: Path) -> None:
+    objective, modes = worker.TinyObjective(), []
+
+    def observe() -> dict[str, float]:
+        modes.append(objective.network.training)
+        objective.network.eval()
+        return {"iou": torch.rand(1).item() + len(modes), "undefined": float("nan")}
+
+    plain, _ = run(worker, fabric, tmp_path / "plain", images=40)
+    after = torch.rand(1)
+    shown, fitted = run(
+        worker, fabric, tmp_path / "shown", images=40, objective=objective, observe=observe, observe_every=8
+    )
+    assert torch.equal(after, torch.rand(1)), "the global generator is left as it was"
+    assert same(tensors(plain), tensors(shown))
+    assert (modes, objective.network.training) == ([False] * 5, True)
+    assert fitted.best_score is None
+    assert not Step(tmp_path / "shown").best_tensors.exists()
+    told = lines(tmp_path / "shown")
+    assert [1 <= line["iou"] <= 6 and "undefined" not in line for line in told] == [True] * len(told)
+
+
+def test_without_an_interval_every_report_observes(worker, fabric, tmp_path: Path) -> None:
+    run(worker, fabric, tmp_path, images=24, observe=lambda: {"iou": 0.5}, report_every=8)
+    assert [line["iou"] for line in lines(tmp_path)] == [0.5, 0.5, 0.5]
+
+
 @pytest.mark.parametrize("change", [{"seed": 4}, {"label": "other"}, {"stream": 8}])
 def test_a_checkpoint_of_another_training_is_refused(worker, fabric, tmp_path: Path, change: dict) -> None:
     run(worker, fabric, tmp_path, images=20)

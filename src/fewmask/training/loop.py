@@ -4,6 +4,7 @@ To resume, run the same command again: the newest whole checkpoint under the ste
 weights are bit-identical to those of a training that was never interrupted (same machine, same threads).
 """
 
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -96,6 +97,8 @@ def fit(
     validate_every: int | None = None,
     smoothing: float = SMOOTHING,
     parts: int = 1,
+    observe: Callable[[], Mapping[str, float]] | None = None,
+    observe_every: int | None = None,
     watch: Callable[[], Sequence[str]] | None = None,
     label: str,
 ) -> Fitted:
@@ -106,17 +109,20 @@ def fit(
     as `step.best_tensors` (see `checkpoint.load_best`). Reports go to
     `step.stats_jsonl`, pictures to `step.samples`, full states to `step.checkpoints`. `parts` is how many
     micro-batches an objective that can divide its batch computes one after the other, to save memory.
+    `observe` gives numbers to report (every `observe_every` images, or once per report) and changes nothing:
+    no weight is chosen by them, modes and the global generators are afterwards as they were, and a number
+    that is not finite is left out.
     `watch` is asked after every report for sentences to show, e.g. alarms that `step.stats_jsonl` rings.
 
     With many processes every one calls this; each learns from its rows of the batch. The first one alone
-    validates, draws pictures and writes, while the others wait.
+    validates, observes, draws pictures and writes, while the others wait.
 
     Raises `TrainingError` when a loss, a gradient or a logged number is NaN or infinite or another process
     failed, `StoppedError` after a checkpoint when a signal came (`training.stop`), `RunError` when the
     folder cannot be written or holds another training, `ConfigError` for a setting out of range.
     """
     # --- settings, and everything on its device ---
-    _refuse_settings(images, checkpoint_every, report_every, sample_every, validate_every)
+    _refuse_settings(images, checkpoint_every, report_every, sample_every, validate_every, observe_every)
     rows(stream.batch_size, 0, fabric.world_size * parts)
     made_from = {"label": label, "seed": seed, "batch_size": stream.batch_size, **_precision(fabric)}
     modules, optimizers = objective.modules(), objective.optimizers()
@@ -184,6 +190,12 @@ def fit(
                             told = {"images_seen": now.images_seen, "score": score}
                             told |= {"smoothed_score": now.score}
                             checkpoint.write_best(step, modules, told)
+                if observe is not None and due(observe_every or report_every, before):
+                    if first_process:
+                        with _chance_kept(fabric), _looked_at(modules, integer(seed, label, "observe")):
+                            seen = observe()
+                        mean.add({name: value for name, value in seen.items() if math.isfinite(value)})
+                    together.wait()
                 if due(report_every, before):
                     log.report(now.images_seen, now.seconds, mean.take())
                     for sentence in watch() if watch is not None and first_process else ():
@@ -223,6 +235,14 @@ def _precision(fabric: Fabric) -> dict[str, str]:
     words = {theirs: ours for ours, theirs in PRECISIONS.items() if ours != "fp32"}
     found = fabric._precision.precision
     return {"precision": words[found]} if found in words else {}
+
+
+@contextmanager
+def _chance_kept(fabric: Fabric) -> Iterator[None]:
+    """The global generators, also that of the training's CUDA device, are afterwards as they were."""
+    on_cuda = fabric.device.type == "cuda"
+    with torch.random.fork_rng(devices=[fabric.device] if on_cuda else []):
+        yield
 
 
 @contextmanager
