@@ -124,6 +124,30 @@ def test_every_digit_and_name_survives(tmp_path_factory, value, name):
     assert read_rows(write_rows(tmp_path_factory.mktemp("rows") / "r.csv", [row])) == [row]
 
 
+def test_scores_per_slice_stand_beside_those_of_the_case(tmp_path):
+    reference = labels()
+    predicted = reference.copy()
+    predicted[0, 1:4, 1:5] = 0  # most of the lung is missed on one of two slices
+    lung, heart, nodule = score_case(predicted, reference, (1, 1, 1), CLASSES, **WHO)
+    assert lung.slice_dice == pytest.approx((8 / 20 + 1) / 2)
+    assert lung.slice_iou == pytest.approx((4 / 16 + 1) / 2)
+    assert lung.slice_dice != pytest.approx(lung.dice)
+    assert (heart.slice_dice, nodule.slice_dice, nodule.slice_iou) == (1.0, 1.0, 1.0)
+    picture = score_case(predicted[:1], reference[:1], (1, 1, 1), CLASSES, **WHO)
+    assert [r.slice_dice for r in picture] == pytest.approx([r.dice for r in picture])
+    assert [r.slice_iou for r in picture] == pytest.approx([r.iou for r in picture])
+    reference[0] = 255  # nobody judged the bad slice
+    assert score_case(predicted, reference, (1, 1, 1), CLASSES, **WHO)[0].slice_dice == 1.0
+
+
+def test_a_table_of_an_older_run_is_read(tmp_path):
+    path = write_rows(tmp_path / "results.csv", [ROW])
+    older = [line.rsplit(",", 2)[0] for line in path.read_text().splitlines()]
+    assert older[0].endswith("lesions_invented")
+    path.write_text("\n".join(older))
+    assert read_rows(path) == [ROW]
+
+
 def test_damaged_tables_are_errors(tmp_path):
     path = write_rows(tmp_path / "results.csv", [ROW, ROW])
     text = path.read_text()

@@ -59,6 +59,16 @@ class Bootstrap:
         other = "draws" if a.draws == b.draws else "draws of b"
         return self._ends(self._means(a, "draws") - self._means(b, other))
 
+    def ratio(self, a: Table, b: Table) -> tuple[float | None, float | None]:
+        """Ends of the interval of mean(a) / mean(b), both over the same patients; None where b may be 0."""
+        if len(a.patients) < 2:
+            return None, None
+        other = "draws" if a.draws == b.draws else "draws of b"
+        below = self._means(b, other)
+        if not (below > 0).all():
+            return None, None
+        return self._ends(self._means(a, "draws") / below)
+
     def _means(self, table: Table, draws: str) -> NDArray[np.float64]:
         """Mean of every resample, (resamples,): sum of w_p v_d x_pd over the sum of w_p v_d where scored."""
         patients, count = table.values.shape

@@ -16,6 +16,7 @@ from fewmask.core.files import write_text
 from fewmask.core.volume import IGNORE
 from fewmask.metrics.lesions import score_lesions
 from fewmask.metrics.overlap import Outcome, Overlap, overlap, require_same_shape
+from fewmask.metrics.slices import slice_means
 from fewmask.metrics.surface import Penalty, surface_distances
 
 
@@ -26,7 +27,7 @@ class Row:
     arm: str
     """Which method."""
     shots: int | None
-    """How many labelled images or patients the method saw; None: all of them."""
+    """How many labelled images or patients the method saw; None: all of them; 0: it needs none."""
     draw: int
     """Which draw of shots (and seed) trained it, from 0."""
     case: str
@@ -65,6 +66,10 @@ class Row:
     """Reference components of which at least a tenth is predicted."""
     lesions_invented: int | None = None
     """Predicted components that touch no reference component."""
+    slice_dice: float | None = None
+    """Mean Dice over the slices that show the class, see `slice_means`; None in tables of older runs."""
+    slice_iou: float | None = None
+    """Mean IoU over the same slices; None in tables of older runs."""
 
 
 def score_case(
@@ -123,6 +128,7 @@ def score_case(
             p &= judged_or_none
         counts = overlap(p, g, judged_or_none)
         distances = surface_distances(p, g, spacing_mm, penalty=penalty, unjudged=unjudged)
+        slice_dice, slice_iou = slice_means(p, g)
         rows.append(
             Row(
                 arm=arm,
@@ -137,6 +143,8 @@ def score_case(
                 ceiling=None if ceiling is None else ceiling.get(name),
                 reference_ml=counts.reference * ml,
                 predicted_ml=counts.predicted * ml,
+                slice_dice=slice_dice,
+                slice_iou=slice_iou,
                 **_ratios(counts),
                 **_lesions(p, g, spacing_mm, name in lesion_classes),
             )
@@ -219,6 +227,7 @@ def _check(
 
 
 _ALL_SHOTS = "all"
+_LATER = ("slice_dice", "slice_iou")  # columns that tables of earlier versions do not have
 
 
 def write_rows(path: Path, rows: Iterable[Row]) -> Path:
@@ -238,14 +247,16 @@ def write_rows(path: Path, rows: Iterable[Row]) -> Path:
 def read_rows(path: Path) -> list[Row]:
     """The rows that `write_rows` wrote; columns of other names are skipped.
 
+    The columns that older tables lack (`slice_dice`, `slice_iou`) are None there.
+
     Raises:
         DataError: the file cannot be read, a column is missing, or a cell is not what it should be.
     """
     try:
         with path.open(newline="", encoding="utf-8") as stream:
             reader = csv.DictReader(stream)
-            missing = [field.name for field in fields(Row) if field.name not in (reader.fieldnames or ())]
-            if missing:
+            absent = [field.name for field in fields(Row) if field.name not in (reader.fieldnames or ())]
+            if missing := [name for name in absent if name not in _LATER]:
                 raise DataError(
                     "is not a table of scores",
                     where=str(path),
@@ -268,6 +279,8 @@ def _to_row(cells: Mapping[str, str], where: str) -> Row:
     """One line of the table as a row."""
     values: dict[str, Any] = {}
     for name, kind in _kinds().items():
+        if name in _LATER and name not in cells:
+            continue
         try:
             values[name] = _from_cell(name, kind, cells[name])
         except (ValueError, TypeError) as error:

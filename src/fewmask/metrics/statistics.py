@@ -27,6 +27,8 @@ MINIMUM_PATIENTS = 6
 BETTER: Mapping[str, Literal["higher", "lower"]] = {
     "dice": "higher",
     "iou": "higher",
+    "slice_dice": "higher",
+    "slice_iou": "higher",
     "pixel_accuracy": "higher",
     "ceiling": "higher",
     "assd_mm": "lower",
@@ -183,17 +185,7 @@ def compare(
     Raises:
         ConfigError: an unknown measure, or the arms share no patient.
     """
-    groups = _by_arm(row for row in rows if class_name in (MEAN, row.class_name))
-    tables = [_table(groups.get(key, []), metric) for key in (a, b)]
-    patients = [p for p in tables[0].patients if p in set(tables[1].patients)]
-    if not patients:
-        raise ConfigError(
-            "two arms can only be compared on patients that both have scored",
-            where=f"{a[0]} ({_shots_text(a[1])}) against {b[0]} ({_shots_text(b[1])})",
-            found=f"{len(tables[0].patients)} and {len(tables[1].patients)} patients, none in common",
-            expected=", ".join(f"{arm} ({_shots_text(shots)})" for arm, shots in groups),
-        )
-    left, right = (table.of(patients) for table in tables)
+    left, right = paired(rows, a, b, metric, class_name=class_name)
     differences = left.patient_means() - right.patient_means()
     low, high = Bootstrap(resamples, level, seed).difference(left, right)
     return Comparison(
@@ -207,10 +199,36 @@ def compare(
         low=low,
         high=high,
         p_value=signed_rank(differences),
-        n_patients=len(patients),
+        n_patients=len(left.patients),
         n_draws_a=len(left.draws),
         n_draws_b=len(right.draws),
     )
+
+
+def paired(
+    rows: Iterable[Row],
+    a: tuple[str, int | None],
+    b: tuple[str, int | None],
+    metric: str = "dice",
+    *,
+    class_name: str = MEAN,
+) -> tuple[Table, Table]:
+    """The values of two (arm, shots) by patient and draw, on the patients that both have scored.
+
+    Raises:
+        ConfigError: an unknown measure, or the arms share no patient.
+    """
+    groups = _by_arm(row for row in rows if class_name in (MEAN, row.class_name))
+    tables = [_table(groups.get(key, []), metric) for key in (a, b)]
+    patients = [p for p in tables[0].patients if p in set(tables[1].patients)]
+    if not patients:
+        raise ConfigError(
+            "two arms can only be compared on patients that both have scored",
+            where=f"{a[0]} ({_shots_text(a[1])}) against {b[0]} ({_shots_text(b[1])})",
+            found=f"{len(tables[0].patients)} and {len(tables[1].patients)} patients, none in common",
+            expected=", ".join(f"{arm} ({_shots_text(shots)})" for arm, shots in groups),
+        )
+    return tables[0].of(patients), tables[1].of(patients)
 
 
 def signed_rank(differences: NDArray[np.float64]) -> float | None:
