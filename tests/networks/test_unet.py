@@ -29,6 +29,17 @@ def test_every_level_sees_its_input():
     assert all(p.grad is not None for p in network.parameters())
 
 
+def test_levels_are_what_the_way_down_hands_over():
+    network = build_unet(2, 1, 2, (4, 8, 8))
+    image = torch.randn(2, 1, 16, 24)
+    levels = network.levels(image)
+    assert [tuple(level.shape) for level in levels] == [(2, 4, 16, 24), (2, 8, 8, 12), (2, 8, 4, 6)]
+    x = levels.pop()
+    for up in network.up:
+        x = up(x, levels.pop())
+    assert torch.equal(network.out(x), network(image))
+
+
 @pytest.mark.parametrize(
     "arguments", [(4, 1, 2, (4, 8)), (2, 0, 2, (4, 8)), (2, 1, 1, (4, 8)), (2, 1, 2, (4,)), (2, 1, 2, (4, 0))]
 )

@@ -46,15 +46,20 @@ class UNet(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         """Logits (B, K, *S) of images (B, C, *S)."""
-        levels = []
-        for down in self.down:
-            image = down(image)
-            levels.append(image)
+        levels = self.levels(image)
         image = levels.pop()
         for up in self.up:
             image = up(image, levels.pop())
         logits: Tensor = self.out(image)
         return logits
+
+    def levels(self, image: Tensor) -> list[Tensor]:
+        """The activations on the way down, one per level, the finest first: (B, widths[l], *S / 2^l)."""
+        found = []
+        for down in self.down:
+            image = down(image)
+            found.append(image)
+        return found
 
 
 def build_unet(dims: int, in_channels: int, classes: int, widths: Sequence[int] = WIDTHS) -> UNet:

@@ -1,21 +1,25 @@
 """What a pixel head reads: activations of networks that have seen the unlabelled images.
 
 A source turns a subject - an image, and its latents where there are any - into feature maps at their own
-sizes. A stack is several sources side by side. Nothing is enlarged or concatenated here; see
-`networks.pixelhead.ProjectedSum`.
+sizes. Its networks are looked at and never learn: they compute in evaluation mode and without gradient,
+whatever mode they are in, and are left in that mode. A stack is several sources side by side. Nothing is
+enlarged or concatenated here; see `networks.pixelhead.ProjectedSum`.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from fewmask.core.errors import ConfigError
+from fewmask.core.errors import ConfigError, ShapeError
 from fewmask.core.seed import integer
+from fewmask.networks.embedding import ImageEncoder
 from fewmask.networks.generator import Feature, ImageGenerator
 from fewmask.networks.stylegan2 import Discriminator
+from fewmask.networks.unet import UNet
 
 
 class FeatureSource(Protocol):
@@ -24,6 +28,19 @@ class FeatureSource(Protocol):
     def maps(self, image: Tensor, ws: Tensor | None) -> list[Tensor]:
         """Feature maps (B, c_i, h_i, w_i) of images (B, C, H, W) in [-1, 1], latents (B, num_ws, w_dim)."""
         ...
+
+
+@contextmanager
+def looking(network: nn.Module) -> Iterator[None]:
+    """While the block runs the network is in evaluation mode and no gradient is kept."""
+    learning = [module for module in network.modules() if module.training]
+    network.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for module in learning:
+            module.training = True
 
 
 def without_margin(feature: Feature) -> Tensor:
@@ -38,7 +55,7 @@ class GeneratorFeatures:
 
     What lies outside of the image is cut off first (StyleGAN3's margins), so that every map covers the image
     and nothing else, and can be enlarged to it. The latents come with the image (from a projection), or from
-    `encoder` when it is given.
+    `encoder` when it is given: images (B, C, H, W) -> latents (B, num_ws, w_dim).
     """
 
     generator: ImageGenerator
@@ -47,13 +64,15 @@ class GeneratorFeatures:
     def maps(self, image: Tensor, ws: Tensor | None) -> list[Tensor]:
         """See `FeatureSource.maps`."""
         if self.encoder is not None:
-            ws = self.encoder(image)
+            with torch.no_grad():
+                ws = self.encoder(image)
         if ws is None:
             raise ConfigError(
                 "generator features need latents, and this image has none",
                 mend="Project the images first, give an encoder, or leave the generator's features out.",
             )
-        features = self.generator.features(ws, noise="constant")
+        with looking(self.generator):
+            features = self.generator.features(ws, noise="constant")
         return [without_margin(feature) for feature in features if feature.size > 4]
 
 
@@ -69,8 +88,51 @@ class DiscriminatorFeatures:
 
     def maps(self, image: Tensor, ws: Tensor | None) -> list[Tensor]:
         """See `FeatureSource.maps`; the first `layers` blocks, finest first (all when None)."""
-        features = self.discriminator.features(image)[:-1]
+        with looking(self.discriminator):
+            features = self.discriminator.features(image)[:-1]
         return [feature.tensor for feature in features[: self.layers]]
+
+
+@dataclass(frozen=True)
+class EncoderFeatures:
+    """The blocks of an encoder that learned without labels (`quality.fit_embedding`), finest first.
+
+    The finest is at half of the image's size; put `ImageFeatures` beside it for borders.
+    """
+
+    encoder: ImageEncoder
+
+    def maps(self, image: Tensor, ws: Tensor | None) -> list[Tensor]:
+        """See `FeatureSource.maps`; a `ShapeError` for images of another size than the encoder learned."""
+        known = (self.encoder.channels, self.encoder.resolution, self.encoder.resolution)
+        if tuple(image.shape[1:]) != known:
+            raise ShapeError(
+                "the encoder learned from images of another size",
+                found=f"{tuple(image.shape[1:])}",
+                expected=f"{known} (C, H, W)",
+                mend="Use the preparation that the encoder was trained with.",
+            )
+        with looking(self.encoder):
+            return [feature.tensor for feature in self.encoder.features(image)]
+
+
+@dataclass(frozen=True)
+class UNetFeatures:
+    """The levels of a 2-D U-Net on its way down, finest first: a segmenter of whatever it was trained for."""
+
+    unet: UNet
+
+    def maps(self, image: Tensor, ws: Tensor | None) -> list[Tensor]:
+        """See `FeatureSource.maps`; a `ShapeError` where the image cannot be halved for every level."""
+        if image.ndim != 4 or any(side % self.unet.multiple for side in image.shape[2:]):
+            raise ShapeError(
+                "the U-Net cannot halve this image for every level",
+                found=f"{tuple(image.shape)}",
+                expected=f"(B, C, H, W) with H and W multiples of {self.unet.multiple}",
+                mend="Prepare the slices at such a size (prepare.size).",
+            )
+        with looking(self.unet):
+            return self.unet.levels(image)
 
 
 @dataclass(frozen=True)
@@ -109,7 +171,14 @@ class ChannelStatistics:
 def channel_statistics(
     stack: FeatureStack, image: Tensor, ws: Tensor | None, *, batch_size: int = 16
 ) -> ChannelStatistics:
-    """Per-channel statistics over all pixels of N subjects, each map at its own size."""
+    """Per-channel statistics over all pixels of N subjects, each map at its own size.
+
+    Args:
+        stack: any sources.
+        image: (N, C, H, W) real or generated images in [-1, 1], at least one.
+        ws: (N, num_ws, w_dim) their latents, or None when no source needs them.
+        batch_size: subjects at once; changes memory, not results (up to rounding).
+    """
     count, total, squares = 0, torch.zeros(0), torch.zeros(0)
     for first in range(0, len(image), batch_size):
         part = slice(first, first + batch_size)
