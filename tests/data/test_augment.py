@@ -13,6 +13,8 @@ from fewmask.data.augment_spatial import (
     smooth_field,
     spline_basis,
 )
+from fewmask.data.softmasks import soft_targets
+from fewmask.objectives.segmentation import cross_entropy, soft_dice_loss, targets_of
 
 STILL = SpatialRanges(rotate_deg=0, scale=1, stretch=1, shear=0, shift=0, elastic=0)
 OFF = (1.0, 0.0)
@@ -96,6 +98,44 @@ def test_soft_masks_stay_shares_and_fade_out_at_the_border():
     assert total.max() <= 1 + 1e-5
     sure = (warped.max(1).values > 0.99) & (hard != IGNORE)
     assert torch.equal(warped.argmax(1)[sure], hard[sure])
+
+
+@pytest.mark.parametrize("outside", [0, 2, IGNORE])
+def test_soft_and_integer_masks_say_the_same_away_from_borders_of_labels(outside):
+    image, mask = blobs()
+    mask[:, 8:14, 22:30] = IGNORE
+    soft = torch.from_numpy(soft_targets(mask.numpy().astype(np.uint8), 3)).float()
+    augment = StrongAugment(SpatialRanges(shift=0.3, probability=1.0), PLAIN, outside)
+    new_image, hard = augment(image, mask, chance(5))
+    soft_image, shares = augment(image, soft, chance(5))
+    assert torch.equal(new_image, soft_image)
+    total, most = shares.sum(1), shares.max(1)
+    assert shares.min() >= 0
+    assert total.max() <= 1 + 1e-5
+    sure = most.values > 0.99
+    assert sure.float().mean() > 0.5
+    assert torch.equal(most.indices[sure], hard[sure])
+    nobody = total < 0.01
+    assert nobody.any()
+    assert (hard[nobody] == IGNORE).all()
+    beyond = augment(image, torch.ones_like(mask) * 3, chance(5))[1] == outside
+    thirds = augment(image, torch.ones_like(soft) / 3, chance(5))[1]
+    expected = torch.zeros(3) if outside == IGNORE else torch.eye(3)[outside]
+    assert beyond.any()
+    assert (thirds.movedim(1, -1)[beyond] - expected).abs().median() < 1e-5
+
+
+def test_without_a_warp_soft_masks_give_the_loss_of_integer_masks():
+    image, mask = blobs()
+    mask[:, 8:14, 22:30] = IGNORE
+    soft = torch.from_numpy(soft_targets(mask.numpy().astype(np.uint8), 3)).float()
+    logits = torch.randn(4, 3, 32, 40, generator=chance(1))
+    losses = []
+    for given in (mask, soft):
+        target, judged = targets_of(StrongAugment(STILL, PLAIN)(image, given, chance())[1], 3)
+        log_p = logits.log_softmax(dim=1)
+        losses.append(float(soft_dice_loss(log_p.exp(), target, judged) + cross_entropy(log_p, target)))
+    assert losses[1] == pytest.approx(losses[0], rel=1e-4)
 
 
 def test_flips_only_where_allowed():

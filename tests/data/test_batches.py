@@ -150,6 +150,14 @@ def test_whole_numbers_without_a_scale_are_refused() -> None:
         ArraySource(np.zeros((3, 1, 4, 4), np.uint8), scale=(0, -1))
 
 
+@pytest.mark.parametrize("kind", [np.float16, np.float32])
+def test_soft_masks_come_as_float32(kind) -> None:
+    soft = np.full((5, 3, 4, 4), 0.25, kind) * np.arange(5, dtype=kind).reshape(-1, 1, 1, 1) / 4
+    batch = Stream(ArraySource(numbered(5).images, soft), 4, seed=1, name="x").at(0, rank=1, ranks=2)
+    assert (batch.mask.dtype, tuple(batch.mask.shape)) == (torch.float32, (2, 3, 4, 4))
+    torch.testing.assert_close(batch.mask[:, 2, 1, 1] * 16, batch.index.float())
+
+
 def test_images_without_masks_and_of_other_types() -> None:
     source = ArraySource(np.zeros((3, 2, 4, 5, 6), np.float16))
     batch = Stream(source, 2, seed=1, name="train", augment=noise).at(0)

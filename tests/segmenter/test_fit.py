@@ -11,6 +11,7 @@ from fewmask.core.seed import stream
 from fewmask.core.volume import IGNORE
 from fewmask.data.batches import ArraySource
 from fewmask.data.prepare import Preparation
+from fewmask.data.softmasks import soft_targets
 from fewmask.segmenter.fit import FitSettings, Labelled, encode, fit_segmenter, pooled_dice
 from fewmask.segmenter.predict import probabilities_of
 from fewmask.training.launch import launch
@@ -137,6 +138,22 @@ def test_a_source_of_images_needs_a_patch_and_may_be_weighted(tmp_path, fabric):
     settings = dataclasses.replace(SETTINGS, patch=(16, 16))
     train(tmp_path, fabric, data=source, settings=settings, weights=[1, 0, 0, 1])
     assert weights(tmp_path)
+
+
+def test_soft_masks_are_learned_over_the_networks_classes(tmp_path, fabric):
+    data = squares()
+    images = np.stack(data.images)
+    soft = soft_targets(np.stack([encode(mask, (0, 2, 5), "") for mask in data.masks]), 3)
+    settings = dataclasses.replace(SETTINGS, patch=(16, 16), images=320, lr=0.01, augment=None)
+    hard = train(tmp_path / "hard", fabric, data=ArraySource(images, np.stack(data.masks)), settings=settings)
+    learned = train(tmp_path / "soft", fabric, data=ArraySource(images, soft), settings=settings)
+    image = squares(seed=9).images[0][:, None]
+    expected = probabilities_of(hard, image)
+    np.testing.assert_allclose(probabilities_of(learned, image), expected, atol=1e-3)
+    with pytest.raises(RunError, match=r"other settings \(data\)"):
+        train(tmp_path / "soft", fabric, data=ArraySource(images, soft / np.float16(2)), settings=settings)
+    with pytest.raises(ShapeError, match="another number of classes"):
+        train(tmp_path / "few", fabric, data=ArraySource(images, soft[:, :2]), settings=settings)
 
 
 def test_pooled_dice_leaves_unjudged_voxels_out(threshold):

@@ -2,8 +2,9 @@ import numpy as np
 import pytest
 import torch
 
-from fewmask.core.errors import ConfigError
+from fewmask.core.errors import ConfigError, DataError
 from fewmask.core.volume import IGNORE
+from fewmask.data.batches import ArraySource, Stream
 from fewmask.networks.pixelhead import PixelHead
 from fewmask.synthesis.autoshot import (
     LabelledSamples,
@@ -13,6 +14,7 @@ from fewmask.synthesis.autoshot import (
     mix_with_real,
     most_certain,
     sample_labelled,
+    weighed_labels,
 )
 from fewmask.synthesis.features import FeatureStack, GeneratorFeatures
 
@@ -105,6 +107,32 @@ def test_real_images_get_their_share():
     assert weights.sum() == pytest.approx(1)
     with pytest.raises(ConfigError, match="real"):
         mix_with_real(samples, samples.labels, samples.images, samples.labels, real_share=2)
+
+
+def test_soft_labels_count_as_much_as_the_head_is_sure():
+    samples = _certain_and_not()
+    weighed = weighed_labels(samples)
+    assert weighed.dtype == np.float16
+    entropy = -(0.2 * np.log2(0.2) + 0.8 * np.log2(0.8))
+    assert np.allclose(weighed[0], 0, atol=1e-3)
+    assert np.allclose(weighed[2, 1], 0.8 * (1 - entropy), atol=2e-3)
+    assert np.allclose(weighed[2, 0] / weighed[2].sum(axis=0), 0.2, atol=2e-3)
+    assert weighed_labels(samples, "none") is samples.probabilities
+    assert np.allclose(
+        1 - weighed.sum(axis=1, dtype=np.float32).mean(axis=(1, 2)), samples.uncertainty(), atol=2e-3
+    )
+
+
+def test_soft_labels_and_real_masks_become_one_source():
+    samples = _certain_and_not()
+    real = np.array([[0, 1, IGNORE, 0]] * 4, np.uint8)[None]
+    images, masks, weights = mix_with_real(samples, weighed_labels(samples), samples.images[:1], real)
+    batch = Stream(ArraySource(images, masks), 8, seed=0, name="auto", weights=weights).at(0)
+    assert batch.mask.shape == (8, 2, 4, 4)
+    shown = batch.mask[batch.index == 3]
+    assert torch.equal(shown[0, :, 0], torch.tensor([[1.0, 0, 0, 1], [0, 1, 0, 0]]))
+    with pytest.raises(DataError, match="class numbers"):
+        mix_with_real(samples, samples.probabilities, samples.images[:1], real + 2)
 
 
 def test_senseless_settings_are_refused(generator, head, stack):

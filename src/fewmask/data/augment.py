@@ -1,12 +1,13 @@
 """Strong augmentation of a batch: one warp and one change of tone per image, drawn first, then applied."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
-from fewmask.data.augment_intensity import IntensityRanges, apply_tone, draw_tone
-from fewmask.data.augment_spatial import SpatialRanges, apply_warp, draw_warp
+from fewmask.data.augment_intensity import IntensityRanges, Tone, apply_tone, draw_tone
+from fewmask.data.augment_spatial import SpatialRanges, Warp, apply_warp, draw_warp
 
 
 @dataclass(frozen=True)
@@ -20,14 +21,23 @@ class StrongAugment:
     spatial: SpatialRanges = field(default_factory=SpatialRanges)
     intensity: IntensityRanges = field(default_factory=IntensityRanges)
     outside: int = 0
-    """Label of voxels that the warp brings in from beyond the border: background, for whole images on black.
+    """Class of voxels that the warp brings in from beyond the border: background, for whole images on black.
     For patches of larger images give `IGNORE`."""
 
     def __call__(
         self, image: Tensor, mask: Tensor | None, generator: torch.Generator
     ) -> tuple[Tensor, Tensor | None]:
         """New images (B, C, *S) in [-1, 1] and masks, (B, *S) of integers or (B, K, *S) soft."""
-        warp = draw_warp(len(image), image.ndim - 2, self.spatial, generator)
-        tone = draw_tone(image.shape, self.intensity, generator)
+        return self.apply(image, mask, *self.draw(image.shape, generator))
+
+    def draw(self, shape: Sequence[int], generator: torch.Generator) -> tuple[Warp, Tone]:
+        """The changes of images of `shape` (B, C, *S), drawn from `generator`."""
+        warp = draw_warp(shape[0], len(shape) - 2, self.spatial, generator)
+        return warp, draw_tone(shape, self.intensity, generator)
+
+    def apply(
+        self, image: Tensor, mask: Tensor | None, warp: Warp, tone: Tone
+    ) -> tuple[Tensor, Tensor | None]:
+        """Change images and masks as drawn."""
         image, mask = apply_warp(image, mask, warp, spacing=self.spatial.spacing, outside=self.outside)
         return apply_tone(image, tone), mask

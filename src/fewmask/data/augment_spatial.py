@@ -161,14 +161,19 @@ def apply_warp(
     """Resample images (B, C, *S) linearly and masks by the same warp.
 
     Integer masks (B, *S) are read from the nearest voxel; soft masks (B, K, *S) linearly. Beyond the border
-    the image is black (-1), an integer mask is `outside` and a soft mask is 0 in every class: unjudged.
+    the image is black (-1) and the mask is class `outside`: a share of 1 in a soft mask, where `IGNORE` is 0
+    in every class.
     """
     grid = sampling_grid(warp, image.shape[2:], spacing).to(image.device)
     warped = functional.grid_sample(image - BLACK, grid, mode="bilinear", align_corners=False) + BLACK
     if mask is None:
         return warped, None
     if mask.is_floating_point():
-        return warped, functional.grid_sample(mask, grid, mode="bilinear", align_corners=False)
+        beyond = torch.zeros(mask.shape[1], *(1,) * (mask.ndim - 2), dtype=mask.dtype, device=mask.device)
+        if outside != IGNORE:
+            beyond[outside] = 1
+        shares = functional.grid_sample(mask - beyond, grid, mode="bilinear", align_corners=False)
+        return warped, (shares + beyond).clamp(min=0)
     lifted = (mask - outside).unsqueeze(1).to(image.dtype)
     labels = functional.grid_sample(lifted, grid, mode="nearest", align_corners=False)
     return warped, labels.squeeze(1).round().to(mask.dtype) + outside

@@ -16,19 +16,22 @@ from torch import Tensor
 from fewmask.core.errors import ConfigError, ShapeError
 from fewmask.core.seed import integer, stream
 from fewmask.core.volume import IGNORE
+from fewmask.data.softmasks import MaskArray, refuse_mask
 
 BLACK = -1.0
 """Value of voxels outside a prepared image."""
 
 Augment = Callable[[Tensor, Tensor | None, torch.Generator], tuple[Tensor, Tensor | None]]
-"""(image (B,C,*S), mask (B,*S) or None, CPU generator) -> the same, augmented. Draws first, then applies."""
+"""(image (B,C,*S), mask (B,*S) or soft (B,K,*S) or None, CPU generator) -> the same, augmented. Draws first,
+then applies."""
 
 
 @dataclass(frozen=True, eq=False)
 class Batch:
     """What one update learns from.
 
-    image: (B,C,H,W) or (B,C,D,H,W) float32 in [-1,1]; mask: (B,H,W) or (B,D,H,W) int64, or None;
+    image: (B,C,H,W) or (B,C,D,H,W) float32 in [-1,1]; mask: (B,H,W) or (B,D,H,W) int64, or soft (B,K,*S)
+    float32 (see `data.softmasks`), or None;
     index: (B,) int64, which item of the source each image is; label: (B,K) float32 one-hot, or None.
     """
 
@@ -61,8 +64,11 @@ class Source(Protocol):
 
     def fetch(
         self, indices: Sequence[int], chance: np.random.Generator
-    ) -> tuple[NDArray[np.float32], NDArray[np.uint8] | None]:
-        """Images (B,C,*S) float32 in [-1,1], masks (B,*S) uint8 or None; `chance` draws patches."""
+    ) -> tuple[NDArray[np.float32], MaskArray | None]:
+        """Images (B,C,*S) float32 in [-1,1]; masks (B,*S) uint8, soft (B,K,*S), or None.
+
+        `chance` draws patches.
+        """
 
 
 @runtime_checkable
@@ -76,15 +82,16 @@ class Labelled(Protocol):
 class ArraySource:
     """Images of one size, held in memory or in a memory-mapped file.
 
-    images: (N,C,*S), floats in [-1,1], or any numbers with `scale`; masks: (N,*S) uint8, or None; labels:
-    (N,K) one-hot, or None; scale: (factor, offset) with factor * value + offset in [-1,1], so that a large
-    cohort may stay uint8, uint16 or float16. Raises `ShapeError`, `ConfigError`.
+    images: (N,C,*S), floats in [-1,1], or any numbers with `scale`; masks: (N,*S) uint8, or soft (N,K,*S)
+    float16 or float32 (see `data.softmasks`), or None; labels: (N,K) one-hot, or None; scale: (factor,
+    offset) with factor * value + offset in [-1,1], so that a large cohort may stay uint8, uint16 or float16.
+    Raises `ShapeError`, `ConfigError`.
     """
 
     def __init__(
         self,
         images: NDArray[Any],
-        masks: NDArray[np.uint8] | None = None,
+        masks: MaskArray | None = None,
         labels: NDArray[np.floating] | None = None,
         *,
         scale: tuple[float, float] | None = None,
@@ -95,7 +102,7 @@ class ArraySource:
                 found=f"{images.shape}",
                 expected="(N, C, [D,] H, W)",
             )
-        _refuse_mask(masks, (len(images), *images.shape[2:]))
+        refuse_mask(masks, (len(images), *images.shape[2:]), soft=True)
         _refuse_labels(labels, len(images))
         _refuse_scale(images.dtype, scale)
         self.images, self.masks, self.scale = images, masks, scale
@@ -106,7 +113,7 @@ class ArraySource:
 
     def fetch(
         self, indices: Sequence[int], chance: np.random.Generator
-    ) -> tuple[NDArray[np.float32], NDArray[np.uint8] | None]:
+    ) -> tuple[NDArray[np.float32], MaskArray | None]:
         """The images and masks of `indices`, whole; `chance` is not used."""
         which = np.asarray(indices)
         masks = None if self.masks is None else np.asarray(self.masks[which])
@@ -157,7 +164,7 @@ class PatchSource:
                     found=f"{image.shape}",
                     expected=f"{images[0].shape[0]} channels and {len(self.patch_size)} more axes",
                 )
-            _refuse_mask(None if masks is None else masks[number], image.shape[1:])
+            refuse_mask(None if masks is None else masks[number], image.shape[1:])
         self.images, self.masks, self.foreground = images, masks, foreground
         self._centres = None if masks is None else [_centres(mask, self.CENTRES) for mask in masks]
 
@@ -239,7 +246,7 @@ class Stream:
         image, mask = self.source.fetch(indices, stream(self.seed, self.name, "fetch", images_seen))
         batch = Batch(
             torch.from_numpy(np.ascontiguousarray(image)),
-            None if mask is None else torch.from_numpy(np.ascontiguousarray(mask)).long(),
+            None if mask is None else _tensor(mask),
             torch.tensor(indices),
             self.source.labels_of(indices) if isinstance(self.source, Labelled) else None,
         )
@@ -304,13 +311,10 @@ def _shares(weights: Sequence[float] | NDArray[np.floating], count: int) -> NDAr
     return np.asarray(values / values.sum())
 
 
-def _refuse_mask(mask: NDArray[np.uint8] | None, shape: tuple[int, ...]) -> None:
-    if mask is not None and (mask.shape != tuple(shape) or mask.dtype != np.uint8):
-        raise ShapeError(
-            "training masks do not fit their images",
-            found=f"{mask.shape} {mask.dtype}",
-            expected=f"{tuple(shape)} uint8",
-        )
+def _tensor(mask: MaskArray) -> Tensor:
+    """int64 class numbers, or float32 shares."""
+    values = torch.from_numpy(np.ascontiguousarray(mask))
+    return values.float() if values.is_floating_point() else values.long()
 
 
 def _refuse_labels(labels: NDArray[np.floating] | None, count: int) -> None:

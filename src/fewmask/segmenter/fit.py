@@ -8,53 +8,26 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import nn
 
-from fewmask.core.errors import ConfigError, DataError, ShapeError
+from fewmask.core.errors import ConfigError
 from fewmask.core.run import Step
 from fewmask.core.seed import integer
 from fewmask.core.volume import IGNORE
 from fewmask.data.augment import StrongAugment
-from fewmask.data.batches import ArraySource, PatchSource, Source, Stream
+from fewmask.data.batches import PatchSource, Source, Stream
 from fewmask.data.prepare import Preparation
 from fewmask.networks.unet import WIDTHS
 from fewmask.objectives.segmentation import Schedule, SegmentationObjective
 from fewmask.segmenter.model import Design, Segmenter
+from fewmask.segmenter.sources import Labelled as Labelled
+from fewmask.segmenter.sources import encode as encode
+from fewmask.segmenter.sources import encoded_masks, fingerprint, source_of, told
+from fewmask.segmenter.sources import with_unlabelled as with_unlabelled
 from fewmask.segmenter.windows import slide
 from fewmask.training.checkpoint import load_best
 from fewmask.training.launch import Fabric
 from fewmask.training.loop import fit
-
-
-@dataclass(frozen=True, eq=False)
-class Labelled:
-    """Prepared images (C, *S) in [-1, 1] with masks (*S) uint8 of label values, 255 unjudged; of any sizes.
-
-    S is (H, W) for slices, (D, H, W) for volumes. Arrays (N, C, *S) and (N, *S) will do as well.
-    """
-
-    images: Sequence[NDArray[np.floating]]
-    masks: Sequence[NDArray[np.uint8]]
-
-    def __post_init__(self) -> None:
-        """Check that every image has a mask of its size."""
-        object.__setattr__(self, "images", list(self.images))
-        object.__setattr__(self, "masks", list(self.masks))
-        if len(self.images) == 0 or len(self.images) != len(self.masks):
-            raise ShapeError(
-                "every training image needs its mask",
-                found=f"{len(self.images)} images, {len(self.masks)} masks",
-                expected="the same number, at least one",
-            )
-        for number, (image, mask) in enumerate(zip(self.images, self.masks, strict=True)):
-            if image.shape[1:] != mask.shape:
-                raise ShapeError(
-                    "a mask has another size than its image",
-                    where=f"image {number}",
-                    found=f"image {image.shape}, mask {mask.shape}",
-                    expected="(C, H, W) and (H, W), or (C, D, H, W) and (D, H, W)",
-                )
 
 
 @dataclass(frozen=True)
@@ -108,7 +81,8 @@ def fit_segmenter(
     """Train a U-Net and write it to `step.model`; the same call again resumes, or loads what is finished.
 
     Args:
-        data: prepared images with masks; or a `Source` of both (then `settings.patch` must say their size).
+        data: prepared images with masks; or a `Source` of both (then `settings.patch` must say their size),
+            whose masks may be soft: shares of the network's classes, the background first.
         preparation: how the images were prepared; kept in the model.
         classes: class name -> label value in the masks, without the background.
         settings: how to train.
@@ -144,8 +118,8 @@ def fit_segmenter(
     if step.result(inputs) is not None:
         return Segmenter.load(step.model, device=fabric.device)
     objective = _objective(design, settings, seed, label)
-    held_out = None if validation is None else _encoded(validation, design.labels, "validation")
-    source = _source(data, design, settings)
+    held_out = None if validation is None else encoded_masks(validation, design.labels, "validation")
+    source = source_of(data, design, foreground=settings.foreground)
     augment = _augment(source, settings)
     stream = Stream(source, settings.batch_size, seed=seed, name=label, augment=augment, weights=weights)
     fitted = fit(
@@ -214,40 +188,6 @@ def pooled_dice(network: nn.Module, data: Labelled, design: Design) -> float:
     return float(np.where(either > 0, 2 * both / np.maximum(either, 1), 1.0).mean())
 
 
-def encode(mask: NDArray[np.uint8], labels: Sequence[int], where: str) -> NDArray[np.uint8]:
-    """Label values as the network's class numbers; `IGNORE` stays. `DataError` on an undeclared value."""
-    table = np.full(256, IGNORE, dtype=np.uint8)
-    table[list(labels)] = np.arange(len(labels))
-    strange = sorted(set(np.unique(mask).tolist()) - {*labels, IGNORE})
-    if strange:
-        raise DataError(
-            "a mask holds label values that no class declares",
-            where=where,
-            found=", ".join(map(str, strange)),
-            expected=f"{', '.join(map(str, labels))} or {IGNORE} (unjudged)",
-            mend="Declare the class, or set these voxels to 0 or 255.",
-        )
-    return np.asarray(table[mask])
-
-
-class EncodedSource:
-    """Another source whose masks come as the network's class numbers."""
-
-    def __init__(self, source: Source, labels: Sequence[int]) -> None:
-        self.source, self.labels = source, labels
-
-    def __len__(self) -> int:
-        return len(self.source)
-
-    def fetch(
-        self, indices: Sequence[int], chance: np.random.Generator
-    ) -> tuple[NDArray[np.float32], NDArray[np.uint8] | None]:
-        """Images (B, C, *S) and masks (B, *S)."""
-        images, masks = self.source.fetch(indices, chance)
-        where = f"training images {list(indices)}"
-        return images, None if masks is None else encode(masks, self.labels, where)
-
-
 def _patch(data: Labelled | Source, settings: FitSettings) -> tuple[int, ...]:
     """The patch asked for, or the largest image; either rounded up to what the network can halve."""
     wanted = settings.patch
@@ -263,33 +203,11 @@ def _patch(data: Labelled | Source, settings: FitSettings) -> tuple[int, ...]:
     return tuple(-(-n // multiple) * multiple for n in wanted)
 
 
-def _source(data: Labelled | Source, design: Design, settings: FitSettings) -> Source:
-    """Whole images where all have the patch's size, else patches; with class numbers for label values."""
-    if not isinstance(data, Labelled):
-        return EncodedSource(data, design.labels)
-    encoded = _encoded(data, design.labels, "training")
-    if not any(((mask > 0) & (mask != IGNORE)).any() for mask in encoded.masks):
-        raise DataError(
-            "no training mask shows any class",
-            found=f"{len(encoded.masks)} empty masks",
-            expected=f"some of {', '.join(design.classes)}",
-            mend="Choose other labelled images.",
-        )
-    if all(image.shape[1:] == design.patch for image in encoded.images):
-        return ArraySource(np.stack(encoded.images), np.stack(encoded.masks))
-    return PatchSource(encoded.images, encoded.masks, design.patch, foreground=settings.foreground)
-
-
 def _augment(source: Source, settings: FitSettings) -> StrongAugment | None:
     """The augmentation; what it brings in from beyond a patch is unjudged, for the scan goes on there."""
     if settings.augment is None or not isinstance(source, PatchSource):
         return settings.augment
     return replace(settings.augment, outside=IGNORE)
-
-
-def _encoded(data: Labelled, labels: Sequence[int], part: str) -> Labelled:
-    masks = [encode(mask, labels, f"{part} mask {number}") for number, mask in enumerate(data.masks)]
-    return Labelled(data.images, masks)
 
 
 def _inputs(
@@ -307,26 +225,9 @@ def _inputs(
         "seed": seed,
         "settings": asdict(settings),
         "design": {name: value for name, value in design.to_json().items() if name != "about"},
-        "data": _told(data),
+        "data": told(data),
         "weights": "equal" if weights is None else hashlib.sha256(repr(list(weights)).encode()).hexdigest(),
-        "validation": "none" if validation is None else _fingerprint(validation),
+        "validation": "none" if validation is None else fingerprint(validation.images, validation.masks),
     }
     as_json: dict[str, Any] = json.loads(json.dumps(plain))
     return as_json
-
-
-def _told(data: Labelled | Source) -> str:
-    """What the data are: their fingerprint; of a source that makes its images on the way, how many."""
-    if isinstance(data, ArraySource) and data.masks is not None:
-        return _fingerprint(Labelled(list(data.images), list(data.masks)))
-    return _fingerprint(data) if isinstance(data, Labelled) else f"{len(data)} images of a source"
-
-
-def _fingerprint(data: Labelled) -> str:
-    """SHA-256 over sizes and values of all images and masks."""
-    digest = hashlib.sha256()
-    for image, mask in zip(data.images, data.masks, strict=True):
-        for array in (image, mask):
-            digest.update(f"{array.shape} {array.dtype}".encode())
-            digest.update(np.ascontiguousarray(array).tobytes())
-    return digest.hexdigest()

@@ -7,6 +7,7 @@ on other features and a U-Net on the same masks err elsewhere, and their mean er
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
@@ -16,6 +17,7 @@ from torch import Tensor
 from fewmask.core.errors import ConfigError
 from fewmask.core.seed import integer
 from fewmask.core.volume import IGNORE
+from fewmask.data.softmasks import MaskArray, is_soft, soft_targets
 from fewmask.networks.generator import ImageGenerator
 from fewmask.networks.pixelhead import PixelHead
 from fewmask.synthesis.features import FeatureStack
@@ -46,9 +48,8 @@ class LabelledSamples:
 
     def uncertainty(self) -> Float:
         """(N,) mean entropy of the pixels of an image, in units of log K: 0 sure, 1 nothing known."""
-        p = self.probabilities.astype(np.float32).clip(1e-6, 1.0)
-        entropy = -(p * np.log(p)).sum(axis=1) / np.log(p.shape[1])
-        return np.asarray(entropy.mean(axis=(1, 2)), dtype=np.float32)
+        each = [_entropy(one).mean() for one in self.probabilities]
+        return np.asarray(each, dtype=np.float32)
 
     def take(self, rows: NDArray[np.intp]) -> "LabelledSamples":
         """Some of the samples."""
@@ -142,18 +143,47 @@ def judged_labels(samples: LabelledSamples, *, min_confidence: float = 0.0) -> N
     return np.where(samples.confidence >= min_confidence, samples.labels, np.uint8(IGNORE))
 
 
+def weighed_labels(
+    samples: LabelledSamples, confidence: Literal["none", "entropy"] = "entropy"
+) -> NDArray[np.float16]:
+    """Soft labels (N, K, H, W) in which a pixel counts as much as the network was sure of it.
+
+    "entropy": w p with w = 1 - H(p) / log K and H(p) = -sum_k p_k log p_k per pixel: one of which nothing
+    is known counts 0, a sure one 1. "none": p as it is, every pixel counts alike.
+    """
+    if confidence == "none":
+        return samples.probabilities
+    weighed = np.empty_like(samples.probabilities)
+    for row, soft in zip(weighed, samples.probabilities, strict=True):
+        row[:] = soft * (1 - _entropy(soft)).clip(0, 1)
+    return weighed
+
+
 def mix_with_real(
     samples: LabelledSamples,
-    labels: NDArray[np.uint8],
+    labels: MaskArray,
     images: Float,
     masks: NDArray[np.uint8],
     *,
     real_share: float = 0.5,
-) -> tuple[Float, NDArray[np.uint8], NDArray[np.float64]]:
+) -> tuple[Float, MaskArray, NDArray[np.float64]]:
     """Generated and real labelled images as one training set.
 
-    Returns images (N + k, C, H, W), masks (N + k, H, W) and sampling weights (N + k,) such that
-    `real_share` of what a training sees is real; the arguments of `ArraySource` and `Stream`.
+    Args:
+        samples: N generated images.
+        labels: what they show: (N, H, W) uint8, or soft (N, K, H, W) as from `weighed_labels`.
+        images: (k, C, H, W) real ones.
+        masks: (k, H, W) what these show, in the same numbers; class numbers where `labels` is soft, and they
+            become one-hot.
+        real_share: how much of what a training sees is real, in [0, 1].
+
+    Returns:
+        images (N + k, C, H, W), masks (N + k, [K,] H, W) and sampling weights (N + k,): the arguments of
+        `ArraySource` and `Stream`.
+
+    Raises:
+        ConfigError: the share is out of range.
+        DataError: soft labels, and a mask holds a number that is no class.
     """
     if not 0 <= real_share <= 1:
         raise ConfigError("the share of real images must lie in [0, 1]", found=f"{real_share}")
@@ -163,7 +193,14 @@ def mix_with_real(
             np.full(len(masks), real_share / len(masks)),
         ]
     )
-    return np.concatenate([samples.images, images]), np.concatenate([labels, masks]), weights
+    drawn: MaskArray = soft_targets(masks, labels.shape[1]) if is_soft(labels) else masks
+    return np.concatenate([samples.images, images]), np.concatenate([labels, drawn]), weights
+
+
+def _entropy(probabilities: NDArray[np.float16]) -> Float:
+    """Entropy (H, W) of probabilities (K, H, W), in units of log K."""
+    p = probabilities.astype(np.float32).clip(1e-6, 1.0)
+    return np.asarray(-(p * np.log(p)).sum(axis=0) / np.log(len(p)), dtype=np.float32)
 
 
 def _votes(
