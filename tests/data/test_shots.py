@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fewmask.core.errors import ConfigError, DataError
+from fewmask.core.errors import ConfigError, DataError, ShapeError
 from fewmask.core.volume import Mask, Volume
 from fewmask.data.cohort import Cohort, read_cohort
 from fewmask.data.io import read_mask, write_mask, write_volume
@@ -108,3 +108,107 @@ def test_an_empty_patient_is_not_the_first_shot(tmp_path: Path) -> None:
     for seed in range(6):
         shots = draw_shots(cohort.cases, cohort, shots=[1, 4], draws=1, seed=seed)
         assert shots.draws[0][0].patient == "c"
+
+
+PLACES = np.array([[0.0, 0.0], [8.0, 0.0], [0.0, 8.0], [8.0, 8.0]])
+SIZES = (24, 9, 4, 3)
+
+
+def planted(folder: Path, *, unlabelled: int = 0) -> tuple[Cohort, dict[str, int]]:
+    """One slice per patient, each in one of four clusters of unlike sizes; the cluster of each case."""
+    cluster = {f"p{n:02d}": c for n, c in enumerate(np.repeat(np.arange(4), SIZES).tolist())}
+    cohort = volumes(folder, {name: [(1,)] for name in cluster}, classes=1)
+    for name in list(cluster)[:unlabelled]:
+        (folder / "labels" / f"{name}.nii.gz").unlink()
+    return read_cohort(folder, classes=dict(cohort.classes)), cluster
+
+
+def embedded(cluster: dict[str, int]):
+    def embed(case):
+        return PLACES[[cluster[case.name]]] + 0.1 * int(case.name[1:]) / len(cluster)
+
+    return embed
+
+
+@pytest.mark.parametrize("unit", ["patient", "slice"])
+def test_coverage_finds_every_cluster_and_chance_does_not(tmp_path: Path, unit) -> None:
+    cohort, cluster = planted(tmp_path)
+    how = {"shots": [1, 4, 8], "draws": 5, "seed": 0, "unit": unit}
+    shots = draw_shots(cohort.cases, cohort, **how, choice="coverage", embed=embedded(cluster))
+    found = [{cluster[shot.patient] for shot in shots.take(draw, 4)} for draw in range(5)]
+    assert found == [{0, 1, 2, 3}] * 5
+    assert {cluster[draw[0].patient] for draw in shots.draws} == {0}  # the largest first
+    random = draw_shots(cohort.cases, cohort, **how)
+    assert sum({cluster[s.patient] for s in draw[:4]} == {0, 1, 2, 3} for draw in random.draws) <= 2
+    assert len(set(shots.draws)) >= 3
+    assert shots.choice == "coverage"
+    assert Shots.from_json(json.loads(json.dumps(shots.to_json()))) == shots
+    old = {name: value for name, value in random.to_json().items() if name != "choice"}
+    assert Shots.from_json(old) == random
+
+
+@pytest.mark.parametrize("unit", ["patient", "slice"])
+def test_draws_by_coverage_are_nested_and_fixed_by_the_seed(cohort: Cohort, unit) -> None:
+    embed = _by_name
+    how = {"draws": 3, "unit": unit, "choice": "coverage", "embed": embed}
+    full = draw_shots(cohort.cases, cohort, shots=[1, 7], seed=1, **how)
+    for count in (1, 3, 6):
+        few = draw_shots(cohort.cases[::-1], cohort, shots=[count], seed=1, **how)
+        assert all(few.take(draw, count) == full.take(draw, count) for draw in range(3))
+    assert all(len({shot.patient for shot in draw}) == 7 for draw in full.draws)
+    assert draw_shots(cohort.cases, cohort, shots=[7], seed=2, **how).draws != full.draws
+
+
+def _by_name(case) -> np.ndarray:
+    depth = read_mask(case.masks[0].path).voxels.shape[0]
+    return np.random.default_rng(int(case.name[1:])).normal(size=(depth, 4))
+
+
+def test_empty_slices_are_never_taken_and_a_second_round_comes_last(cohort: Cohort) -> None:
+    how = {"draws": 2, "seed": 0, "unit": "slice", "choice": "coverage", "embed": _by_name}
+    shots = draw_shots(cohort.cases, cohort, shots=[1, 25], **how)
+    for draw in shots.draws:
+        assert len(set(draw)) == 25
+        assert len({shot.patient for shot in draw[:7]}) == 7
+        assert len({shot.patient for shot in draw[7:14]}) == 7
+        for shot in draw:
+            assert read_mask(cohort.case(shot.case).masks[0].path).voxels[shot.z].any()
+    with pytest.raises(ConfigError, match="26 shots, but only 25 labelled slices"):
+        draw_shots(cohort.cases, cohort, shots=[26], **how)
+
+
+def test_unlabelled_cases_are_covered_but_never_chosen(tmp_path: Path) -> None:
+    cohort, cluster = planted(tmp_path, unlabelled=20)  # of 24 in the largest cluster
+    how = {"draws": 3, "seed": 0, "unit": "slice", "choice": "coverage", "embed": embedded(cluster)}
+    shots = draw_shots(cohort.cases, cohort, shots=[1, 4], **how)
+    assert {cluster[draw[0].patient] for draw in shots.draws} == {0}
+    labelled = {case.patient for case in cohort.labelled}
+    assert all(shot.patient in labelled for draw in shots.draws for shot in draw)
+    alone = draw_shots(cohort.labelled, cohort, shots=[1, 4], **how)
+    assert {cluster[draw[0].patient] for draw in alone.draws} == {1}
+
+
+def test_an_empty_patient_comes_last_by_coverage(tmp_path: Path) -> None:
+    cohort = volumes(tmp_path, {"v0": [()], "v1": [()], "v2": [(1,)], "v3": [()]}, classes=1)
+    how = {"draws": 2, "seed": 0, "choice": "coverage", "embed": _by_name}
+    shots = draw_shots(cohort.cases, cohort, shots=[1, 4], **how)
+    assert [draw[0].patient for draw in shots.draws] == ["v2", "v2"]
+    assert [len(set(draw)) for draw in shots.draws] == [4, 4]
+
+
+def test_embeddings_that_do_not_fit(cohort: Cohort) -> None:
+    def draw(embed):
+        draw_shots(
+            cohort.cases, cohort, shots=[3], draws=1, seed=0, unit="slice", choice="coverage", embed=embed
+        )
+
+    with pytest.raises(ConfigError, match="needs an embedding"):
+        draw(None)
+    with pytest.raises(ShapeError, match="finite numbers per slice"):
+        draw(lambda case: np.ones(4))
+    with pytest.raises(ShapeError, match="finite numbers per slice"):
+        draw(lambda case: _by_name(case) * np.nan)
+    with pytest.raises(ShapeError, match="differ in length"):
+        draw(lambda case: _by_name(case)[:, : 2 + int(case.name[1:])])
+    with pytest.raises(ShapeError, match="one vector per slice"):
+        draw(lambda case: _by_name(case)[:-1])

@@ -6,6 +6,13 @@ missing classes (the earliest, if several do), as a person would who chooses wha
 come as they are. For slices, the patient's slice is the one with most missing classes, chance deciding
 among equals; slices without any class are never taken, and a patient gives a second slice only when every
 patient has given one.
+
+That is the choice "random". The choice "coverage" looks at images instead of chance and masks: the shots are
+medoids (`coverage`) of the embeddings of all slices of all training cases, so that whatever is common in
+the images, labelled or not, has a labelled slice near to it. No mask is looked at, so a class may be missing;
+only a slice without any class is passed over, as above (who chooses by images alone would have drawn nothing
+on it and taken the next). Each draw chooses among `CANDIDATES` of the labelled patients, drawn at random,
+else all draws were the same (for k = 1 some still are); the others come when each of these has given a shot.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -15,15 +22,21 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from fewmask.core.errors import ConfigError, DataError
+from fewmask.core.errors import ConfigError, DataError, ShapeError
 from fewmask.core.seed import stream
 from fewmask.data.case import Case, Cohort
 from fewmask.data.case_voxels import read_case_mask
+from fewmask.data.coverage import Coverage
 
 Unit = Literal["patient", "slice"]
 ReadLabels = Callable[[Case], NDArray[np.generic]]
 """The label map (Z, Y, X) of a case whose slices are counted along Z."""
+Choice = Literal["random", "coverage"]
+Embed = Callable[[Case], NDArray[np.floating]]
+"""One vector per slice of a case: (Z, d), its slices as in the label map."""
 LOOK_AHEAD = 16
+CANDIDATES = 0.8
+"""A draw by coverage chooses among this share of the labelled patients."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +55,7 @@ class Shots:
     unit: Unit
     counts: tuple[int, ...]
     draws: tuple[tuple[Shot, ...], ...]
+    choice: Choice = "random"
 
     def take(self, draw: int, count: int) -> tuple[Shot, ...]:
         """The first `count` shots of a draw.
@@ -76,14 +90,14 @@ class Shots:
     def to_json(self) -> dict[str, Any]:
         """As JSON values."""
         draws = [[[shot.patient, shot.case, shot.z] for shot in draw] for draw in self.draws]
-        return {"unit": self.unit, "counts": list(self.counts), "draws": draws}
+        return {"unit": self.unit, "counts": list(self.counts), "draws": draws, "choice": self.choice}
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> "Shots":
         """From `to_json`'s values; a `DataError` when they are not."""
         try:
             draws = tuple(tuple(Shot(*shot) for shot in draw) for draw in value["draws"])
-            return cls(value["unit"], tuple(value["counts"]), draws)
+            return cls(value["unit"], tuple(value["counts"]), draws, value.get("choice", "random"))
         except (KeyError, TypeError) as error:
             raise DataError(f"is not a record of shots ({error})", mend="Draw them again.") from error
 
@@ -98,13 +112,16 @@ def draw_shots(
     unit: Unit = "patient",
     reader: str | None = None,
     labels: ReadLabels | None = None,
+    choice: Choice = "random",
+    embed: Embed | None = None,
 ) -> Shots:
     """Draw which training patients, or which slices of them, count as labelled.
 
     Only as many masks are read as the rule above needs.
 
     Args:
-        cases: of the training part (`Split.cases(cohort, "train")`); unlabelled ones are passed over.
+        cases: of the training part (`Split.cases(cohort, "train")`); unlabelled ones are never chosen, but
+            by coverage they are among those to be covered.
         cohort: for the meaning of the masks.
         shots: the wanted k, e.g. (1, 3, 8).
         draws: how many independent orders.
@@ -113,10 +130,14 @@ def draw_shots(
         reader: whose masks; default: the cohort's.
         labels: the label map of a case, if slices are to be counted on another grid than the stored one
             (a prepared one); default: the stored mask.
+        choice: "random", or "coverage" of the images.
+        embed: the vectors of a case's slices, for the choice by coverage; asked once for every case.
 
     Raises:
-        ConfigError: k below 1, or larger than the number of labelled patients (or slices).
-        DataError: the masks of a k-shot set are all empty.
+        ConfigError: k below 1, or larger than the number of labelled patients (or slices); a choice by
+            coverage without `embed`.
+        DataError: the masks of a k-shot set are all empty; vectors that are not finite.
+        ShapeError: vectors that are not one per slice.
     """
     if not shots or min(shots) < 1 or draws < 1:
         raise ConfigError("shots and draws must be at least 1", found=f"shots {list(shots)}, draws {draws}")
@@ -124,12 +145,13 @@ def draw_shots(
     pool = _Pool(
         cases, cohort, whose, unit, labels or (lambda case: read_case_mask(case, cohort, reader=whose).voxels)
     )
+    covered = _Covered(cases, pool, embed) if choice == "coverage" else None
     most = max(shots)
     if unit == "patient" and most > len(pool.cases):
         raise _too_many(most, len(pool.cases), "labelled training patients")
     orders = []
     for draw in range(draws):
-        order = tuple(_order(pool, most, seed, draw))
+        order = tuple(_order(pool, most, seed, draw) if covered is None else covered.order(most, seed, draw))
         if len(order) < most and pool.all_empty():
             raise _empty(min(shots), draw, "all masks of the training part are empty")
         if len(order) < most:
@@ -138,7 +160,7 @@ def draw_shots(
             names = ", ".join(shot.patient for shot in order[: min(shots)])
             raise _empty(min(shots), draw, f"the masks of {names}")
         orders.append(order)
-    return Shots(unit, tuple(shots), tuple(orders))
+    return Shots(unit, tuple(shots), tuple(orders), choice)
 
 
 def _too_many(wanted: int, there: int, what: str) -> ConfigError:
@@ -172,11 +194,13 @@ class _Pool:
             if case.masks_of(reader):
                 self.cases.setdefault(case.patient, []).append(case)
         self._shown: dict[str, dict[int, frozenset[int]]] = {}
+        self.depths: dict[str, int] = {}
 
     def slices(self, case: Case) -> dict[int, frozenset[int]]:
         """The label values of every slice of a case that has any."""
         if case.name not in self._shown:
             voxels = self.labels(case)
+            self.depths[case.name] = len(voxels)
             values = sorted(self.cohort.classes.values())
             present = np.stack([(voxels == value).any(axis=(1, 2)) for value in values], axis=1)
             self._shown[case.name] = {
@@ -249,3 +273,100 @@ def _best(left: Mapping[Shot, frozenset[int]], missing: set[int], seed: int, dra
     equal = [shot for shot, shown in left.items() if len(shown & missing) == most]
     chance = stream(seed, "shots", "slice", draw, number)
     return equal[int(chance.integers(len(equal)))]
+
+
+class _Covered:
+    """The embedded slices of all training cases, and orders of shots that cover them."""
+
+    def __init__(self, cases: Sequence[Case], pool: _Pool, embed: Embed | None) -> None:
+        if embed is None:
+            raise ConfigError(
+                "a choice by coverage needs an embedding of the slices",
+                mend='Give `embed`, or take the choice "random".',
+            )
+        self.pool = pool
+        ordered = sorted(cases, key=lambda one: one.name)
+        vectors = [_vectors(case, embed(case)) for case in ordered]
+        if len({found.shape[1] for found in vectors}) > 1:
+            raise ShapeError(
+                "the vectors of an embedding differ in length",
+                found=", ".join(str(length) for length in sorted({found.shape[1] for found in vectors})),
+                expected="one length for all cases",
+            )
+        ends = np.cumsum([0, *(len(found) for found in vectors)]).tolist()
+        self.rows = {case.name: range(*ends[n : n + 2]) for n, case in enumerate(ordered)}
+        self.vectors = np.concatenate(vectors) if vectors else np.empty((0, 0))
+
+    def order(self, count: int, seed: int, draw: int) -> Iterator[Shot]:
+        """The first `count` shots of a draw; fewer when there are no more."""
+        names = sorted(self.pool.cases)
+        if not names:
+            return
+        chance = stream(seed, "shots", "coverage", self.pool.unit, draw)
+        mixed = [names[number] for number in chance.permutation(len(names))]
+        first = max(1, round(CANDIDATES * len(names)))
+        waiting = [sorted(mixed[:first]), sorted(mixed[first:])]
+        coverage = Coverage(self.vectors)
+        taken: set[Shot] = set()
+        given: list[str] = []
+        while len(taken) < count and waiting:
+            shot = self._next(coverage, waiting[0], taken)
+            if shot is None:
+                waiting.pop(0)
+            else:
+                coverage.take(self._rows_of(shot))
+                waiting[0].remove(shot.patient)
+                given.append(shot.patient)
+                taken.add(shot)
+                yield shot
+            if not any(waiting) and self.pool.unit == "slice":
+                waiting, given = [sorted(given)] if given else [], []
+        if self.pool.unit == "patient":
+            yield from [Shot(name) for name in mixed if Shot(name) not in taken][: count - len(taken)]
+
+    def _next(self, coverage: Coverage, patients: Sequence[str], taken: set[Shot]) -> Shot | None:
+        """Of these patients the shot that covers most and shows any class; None when there is none."""
+        shots = [shot for patient in patients for shot in self._shots_of(patient) if shot not in taken]
+        for number in coverage.ranked([self._rows_of(shot) for shot in shots]):
+            shot = shots[number]
+            if self.pool.candidates(shot.patient).get(shot):
+                return self._checked(shot)
+        return None
+
+    def _checked(self, shot: Shot) -> Shot:
+        """The shot; a `ShapeError` when its patient's vectors are not one per slice of the masks."""
+        for case in self.pool.cases[shot.patient]:
+            if len(self.rows[case.name]) != self.pool.depths[case.name]:
+                raise ShapeError(
+                    "an embedding is one vector per slice",
+                    where=f"case {case.name}",
+                    found=f"{len(self.rows[case.name])} vectors",
+                    expected=f"{self.pool.depths[case.name]}, as its mask has slices",
+                    mend="Embed all slices of the grid that `labels` reads.",
+                )
+        return shot
+
+    def _shots_of(self, patient: str) -> list[Shot]:
+        """What could be taken of a patient, if it showed anything."""
+        if self.pool.unit == "patient":
+            return [Shot(patient)]
+        cases = self.pool.cases[patient]
+        return [Shot(patient, case.name, z) for case in cases for z in range(len(self.rows[case.name]))]
+
+    def _rows_of(self, shot: Shot) -> Sequence[int]:
+        """The points that are labelled with a shot."""
+        if shot.case is not None and shot.z is not None:
+            return [self.rows[shot.case][shot.z]]
+        return [row for case in self.pool.cases[shot.patient] for row in self.rows[case.name]]
+
+
+def _vectors(case: Case, found: NDArray[np.floating]) -> NDArray[np.floating]:
+    """The vectors (Z, d) of a case as they are, if they are that."""
+    if found.ndim != 2 or not np.isfinite(found).all():
+        raise ShapeError(
+            "an embedding is one vector of finite numbers per slice",
+            where=f"case {case.name}",
+            found=f"shape {found.shape}",
+            expected="(Z, d)",
+        )
+    return found
