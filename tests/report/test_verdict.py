@@ -5,7 +5,8 @@ from dataclasses import replace
 import pytest
 
 from fewmask.report.content import Arm, Check, Sentence
-from fewmask.report.verdict import shots_words, verdict
+from fewmask.report.verdict import verdict
+from fewmask.report.words import shots_words
 
 FEW = 400
 
@@ -107,7 +108,7 @@ def test_an_unknown_arm_keeps_its_key(make_rows, make_report):
 
 def test_shots_in_words():
     assert shots_words(1, "slice") == "1 labelled slice"
-    assert shots_words(0, "slice") == "0 labelled slices"
+    assert shots_words(0, "slice") == "no labelled slices"
     assert shots_words(None, "patient") == "all labelled patients"
 
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from fewmask.metrics.score import Row
 from fewmask.metrics.statistics import MEAN, MINIMUM_PATIENTS, summarise
 from fewmask.report.content import Check, Report
-from fewmask.report.tables import EMPTY, class_names, shots_text
+from fewmask.report.tables import class_names, shots_text
 
 SEED_POINTS = 0.05
 """A spread of the draws' mean Dice above this is a warning."""
@@ -16,7 +16,7 @@ LOW_CEILING = 0.95
 
 def score_checks(rows: Sequence[Row], report: Report) -> tuple[Check, ...]:
     """All checks on the rows, in a fixed order."""
-    judged = [row for row in rows if report.kind_of(row.arm) != "trivial" and row.arm != EMPTY]
+    judged = [row for row in rows if report.kind_of(row.arm) != "trivial"]
     if not judged:
         return ()
     return (

@@ -16,8 +16,9 @@ from pydantic import TypeAdapter, ValidationError
 from fewmask.core.errors import RunError
 from fewmask.core.files import read_json, write_json
 
-ArmKind = Literal["ours", "baseline", "reference", "trivial"]
-"""What an arm is for: on trial; what it must beat on the same masks; what all masks give; no skill."""
+ArmKind = Literal["ours", "baseline", "reference", "control", "trivial"]
+"""What an arm is for: on trial; what it must beat on the same masks; what all masks give; a method without
+the part that is said to help; no skill. The first baseline of a report is the rival of every arm on trial."""
 
 Verdict = Literal["better", "worse", "mixed", "undecided", "caution", "note"]
 """What a sentence says, shown in words and colour."""
@@ -36,6 +37,10 @@ class Arm:
     kind: ArmKind
     what: str = ""
     """One line on what it is."""
+
+
+EMPTY_ARM = Arm("empty", "empty mask", "trivial", "marks nothing: what no skill and no mask give")
+"""The arm that marks nothing; its rows have 0 shots."""
 
 
 @dataclass(frozen=True)
@@ -103,6 +108,21 @@ class Curve:
     name: str
     images: tuple[float, ...]
     series: Mapping[str, tuple[float | None, ...]]
+
+
+@dataclass(frozen=True)
+class Watched:
+    """How well one arm's first draw segmented while it was trained, see `report.curves.read_watched`."""
+
+    step: str
+    """Name of the step, "unet/k=3/draw=0"."""
+    arm: str
+    """`Row.arm`."""
+    shots: int | None
+    done: tuple[float, ...]
+    """Share of the training's images seen, 0..1, at each point."""
+    iou: tuple[float, ...]
+    """Mean IoU over classes at each point, 0..1."""
 
 
 @dataclass(frozen=True)
@@ -207,6 +227,8 @@ class Report:
     ledger: tuple[LedgerLine, ...] = ()
     trained: tuple[Trained, ...] = ()
     curves: tuple[Curve, ...] = ()
+    watched: tuple[Watched, ...] = ()
+    """Mean IoU of the arms while they were trained."""
     checks: tuple[Check, ...] = ()
     deviations: tuple[Deviation, ...] = ()
     remarks: tuple[Sentence, ...] = ()
@@ -227,11 +249,11 @@ class Report:
 
     def name_of(self, arm: str) -> str:
         """An arm's name in plain words; its key when the report does not know it."""
-        return next((known.name for known in self.arms if known.key == arm), arm)
+        return next((known.name for known in (*self.arms, EMPTY_ARM) if known.key == arm), arm)
 
     def kind_of(self, arm: str) -> ArmKind:
         """What an arm is for; "baseline" when the report does not know it."""
-        return next((known.kind for known in self.arms if known.key == arm), "baseline")
+        return next((known.kind for known in (*self.arms, EMPTY_ARM) if known.key == arm), "baseline")
 
     def to_json(self) -> dict[str, Any]:
         """The report as JSON values."""

@@ -5,16 +5,19 @@ import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from fewmask.report.content import Curve
+from fewmask.report.content import Curve, Watched
 
-_NOT_LOSSES = ("images", "seconds", "images_per_second")
+WATCHED = "watched_iou"
+"""Name under which a training logs the mean IoU that is watched and chooses nothing."""
+
+_NOT_LOSSES = ("images", "seconds", "images_per_second", WATCHED)
 _POINTS = 240
 
 
 def read_curve(name: str, stats_jsonl: Path, *, points: int = _POINTS) -> Curve | None:
     """The series of one training, averaged down to at most `points`; None when there is nothing to show.
 
-    Times, speeds and memory are left out; so is a last line that a crash cut in two.
+    Times, speeds, memory and the watched IoU are left out; so is a last line that a crash cut in two.
     """
     lines = read_numbers(stats_jsonl)
     names = dict.fromkeys(key for line in lines for key in line if _is_series(key))
@@ -27,6 +30,17 @@ def read_curve(name: str, stats_jsonl: Path, *, points: int = _POINTS) -> Curve 
         images=tuple(float(chunk[-1]["images"]) for chunk in chunks),
         series={key: tuple(_mean(chunk, key) for chunk in chunks) for key in names},
     )
+
+
+def read_watched(step: str, arm: str, shots: int | None, stats_jsonl: Path) -> Watched | None:
+    """The watched IoU of one training over the share of its images; None when it was not watched."""
+    lines = read_numbers(stats_jsonl)
+    points = [line for line in lines if math.isfinite(line.get(WATCHED, math.nan))]
+    last = max((line["images"] for line in lines), default=0.0)
+    if not points or last <= 0:
+        return None
+    done = tuple(line["images"] / last for line in points)
+    return Watched(step, arm, shots, done, tuple(line[WATCHED] for line in points))
 
 
 def read_numbers(path: Path) -> list[dict[str, float]]:

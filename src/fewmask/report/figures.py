@@ -19,7 +19,8 @@ from matplotlib.ticker import MaxNLocator
 
 from fewmask.metrics.score import Row
 from fewmask.metrics.statistics import MEAN
-from fewmask.report.content import Curve
+from fewmask.report.content import Curve, Watched
+from fewmask.report.grid import named_arms
 from fewmask.report.tables import Line, shots_order, shots_text
 
 _INK = "#010203"
@@ -29,25 +30,32 @@ _MARKERS = ("o", "s", "^", "D", "v", "P")
 _DASHES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 1)))
 _WIDTH = 9.0
 _PER_PAGE = 8
+_MANY = 24
 
 
 def dice_against_shots(table: Sequence[Line], unit: str) -> str:
     """Mean Dice with its interval against the number of shots, counted in `unit`s.
 
     Steps along the axis are equal; "all" stands apart. Every arm has a colour, a marker and a dash of its
-    own. The axis ends at 1 and begins below the lowest interval.
+    own; of many arms six do (see `named_arms`) and the others are faint lines without a name. The axis ends
+    at 1 and begins below the lowest interval. Arms without skill are left out. Empty without any other arm.
     """
-    own = [line for line in table if line.class_name == MEAN]
+    own = [line for line in table if line.class_name == MEAN and line.kind != "trivial"]
+    if not own:
+        return ""
     shots = sorted({line.shots for line in own}, key=shots_order)
     place = {k: index + (0.4 if k is None and len(shots) > 1 else 0.0) for index, k in enumerate(shots)}
-    arms = list(dict.fromkeys(line.arm for line in own))
+    named = named_arms(own)
     with _style("shots"):
         figure, axes = _new(3.9)
-        for number, arm in enumerate(arms):
+        for arm in sorted(dict.fromkeys(line.arm for line in own), key=lambda arm: arm in named):
             members = sorted(
                 (line for line in own if line.arm == arm), key=lambda line: shots_order(line.shots)
             )
-            _arm_line(axes, members, place, number, len(arms))
+            if arm in named:
+                _arm_line(axes, members, place, named[arm], len(named))
+            else:
+                _faint_line(axes, members, place)
         axes.set_xticks(list(place.values()), [shots_text(k) for k in shots])
         axes.set_xlim(min(place.values()) - 0.5, max(place.values()) + 0.5)
         lowest = min(line.dice.low if line.dice.low is not None else line.dice.mean for line in own)
@@ -60,6 +68,12 @@ def dice_against_shots(table: Sequence[Line], unit: str) -> str:
             "shots",
             "Dice against the number of shots, with intervals; the numbers stand in the table",
         )
+
+
+def _faint_line(axes: Axes, members: Sequence[Line], place: Mapping[int | None, float]) -> None:
+    """An arm without a name."""
+    x, y = [place[line.shots] for line in members], [line.dice.mean for line in members]
+    axes.plot(x, y, color=_FAINT, lw=1.0, marker=".", markersize=4)
 
 
 def _arm_line(
@@ -83,14 +97,21 @@ def _arm_line(
 
 
 def dice_by_patient(rows: Sequence[Row], table: Sequence[Line]) -> str:
-    """The Dice of every test patient (mean over classes, cases and draws), one row per arm and shots."""
-    own = [line for line in table if line.class_name == MEAN]
+    """The Dice of every test patient (mean over classes, cases and draws), one row per arm and shots.
+
+    Of many arms those with a colour in `dice_against_shots` alone; none without skill.
+    """
+    own = [line for line in table if line.class_name == MEAN and line.kind != "trivial"]
+    numbers = named_arms(own)
+    own = [line for line in own if line.arm in numbers or len(own) <= _MANY]
+    if not own:
+        return ""
     with _style("patients"):
         figure, axes = _new(0.9 + 0.34 * len(own))
-        numbers = {arm: index for index, arm in enumerate(dict.fromkeys(line.arm for line in own))}
         lowest = 1.0
         for height, line in enumerate(own):
-            colour = _SERIES[numbers[line.arm] % len(_SERIES)]
+            number = numbers.get(line.arm)
+            colour = _FAINT if number is None else _SERIES[number % len(_SERIES)]
             values = _patient_values(rows, line)
             jitter = [height + 0.22 * (((7 * i) % 11) / 5 - 1) for i in range(len(values))]
             lowest = min(lowest, *values)
@@ -111,6 +132,60 @@ def _patient_values(rows: Sequence[Row], line: Line) -> list[float]:
         if (row.arm, row.shots) == (line.arm, line.shots):
             of.setdefault(row.patient, []).append(row.dice)
     return [sum(values) / len(values) for values in of.values()]
+
+
+def iou_over_training(watched: Sequence[Watched], table: Sequence[Line]) -> str:
+    """Mean IoU while the arms were trained, in the form of Figure 4 of the few-shot document.
+
+    One panel per number of shots. The lines of full supervision are solid and stand in every panel, those
+    of k shots are dotted. Colours are those of `dice_against_shots`; arms without one are faint. Along the
+    axis is the share of a training's images, since arms see different numbers. Empty when nothing was
+    watched.
+    """
+    if not watched:
+        return ""
+    names = {line.arm: line.name for line in table}
+    numbers = named_arms(table) or {one.arm: i for i, one in enumerate(watched)}
+    full = [one for one in watched if one.shots is None]
+    counts: Sequence[int | None] = sorted({one.shots for one in watched if one.shots is not None}) or [None]
+    with _style("watched"):
+        figure = Figure(figsize=(_WIDTH, 3.5), layout="constrained")
+        FigureCanvasSVG(figure)
+        panels = figure.subplots(1, len(counts), sharey=True, squeeze=False)[0]
+        shown: dict[str, Any] = {}
+        for axes, k in zip(panels, counts, strict=True):
+            few = [one for one in watched if one.shots == k and k is not None]
+            for one in sorted((*full, *few), key=lambda one: one.arm in numbers):
+                look = _watched_look(one, numbers)
+                (line,) = axes.plot([100 * done for done in one.done], one.iou, **look)
+                if one.arm in numbers:
+                    kind = "full supervision" if one.shots is None else "k shots"
+                    shown.setdefault(f"{names.get(one.arm, one.arm)}, {kind}", line)
+            axes.set_title("full supervision" if k is None else f"k = {k}", fontsize=10.5)
+            axes.set_xlim(0, 100)
+            axes.xaxis.set_major_locator(MaxNLocator(4))
+        panels[0].set_ylabel("mean IoU over classes")
+        figure.supxlabel("share of the training's images, %", fontsize=10.5)
+        figure.legend(
+            list(shown.values()),
+            list(shown),
+            loc="outside upper left",
+            ncols=3,
+            frameon=False,
+            handlelength=2.6,
+        )
+        return _svg(figure, "watched", "Mean IoU over training, one panel per number of shots")
+
+
+def _watched_look(one: Watched, numbers: Mapping[str, int]) -> dict[str, Any]:
+    """Solid for full supervision, dotted for few shots, in the arm's colour."""
+    number = numbers.get(one.arm)
+    look: dict[str, Any] = {"linestyle": "-" if one.shots is None else (0, (1, 1.1))}
+    if len(one.done) < 2:
+        look["marker"] = "o"
+    if number is None:
+        return {**look, "color": _FAINT, "lw": 1.0}
+    return {**look, "color": _SERIES[number % len(_SERIES)], "lw": 1.6 if one.shots is None else 2.0}
 
 
 def training_curve(curve: Curve, number: int = 0) -> str:

@@ -16,7 +16,8 @@ from fewmask.metrics.score import Row
 from fewmask.metrics.statistics import BETTER, MEAN, Comparison, Summary
 from fewmask.report import figures
 from fewmask.report.checks import score_checks
-from fewmask.report.content import Picture, Report
+from fewmask.report.content import EMPTY_ARM, CasePicture, Picture, Report
+from fewmask.report.grid import grid_of, named_arms
 from fewmask.report.tables import (
     EmptyLine,
     Line,
@@ -26,9 +27,17 @@ from fewmask.report.tables import (
     lines,
     shots_text,
 )
-from fewmask.report.verdict import signed, verdict_of
+from fewmask.report.verdict import verdict_of
+from fewmask.report.words import signed
 
 _NOTHING = "–"
+_KIND_WORDS = {
+    "ours": "on trial",
+    "baseline": "to be beaten",
+    "reference": "reference",
+    "control": "control",
+    "trivial": "no skill",
+}
 
 
 @dataclass(frozen=True)
@@ -64,8 +73,12 @@ def write_page(report: Report, rows: Sequence[Row], path: Path, *, resamples: in
         plot_width=_reach(compared),
         patients=len({row.patient for row in rows}),
         draws=len({row.draw for row in rows}),
-        shots_figure=Markup(figures.dice_against_shots(of_mean, report.shots_unit)) if of_mean else "",
-        patients_figure=Markup(figures.dice_by_patient(rows, of_mean)) if of_mean else "",
+        grid=grid_of(rows, of_mean, compared, report),
+        cases=_by_arm(report.cases),
+        shots_figure=Markup(figures.dice_against_shots(of_mean, report.shots_unit)),
+        patients_figure=Markup(figures.dice_by_patient(rows, of_mean)),
+        watched_figure=Markup(figures.iou_over_training(report.watched, of_mean)),
+        faint=len({line.arm for line in of_mean if line.kind != "trivial"}) > len(named_arms(of_mean)),
         curves=[Markup(figures.training_curve(c, i)) for i, c in enumerate(report.curves)],
         settings=flatten(report.settings),
         has_ceiling=any("ceiling" in line.of for line in table),
@@ -76,12 +89,18 @@ def write_page(report: Report, rows: Sequence[Row], path: Path, *, resamples: in
 def _class_tables(rows: Sequence[Row], table: Sequence[Line]) -> list[_ClassTable]:
     """The mean over classes first, then each class; with one class that class alone."""
     names = class_names(rows)
-    empty = {line.class_name: line for line in empty_lines(rows)}
+    scored = any(row.arm == EMPTY_ARM.key for row in rows)
+    empty = {} if scored else {line.class_name: line for line in empty_lines(rows)}
     wanted = [MEAN, *names] if len(names) > 1 else names
     return [
         _ClassTable(name, [line for line in table if line.class_name == name], empty.get(name))
         for name in wanted
     ]
+
+
+def _by_arm(cases: Sequence[CasePicture]) -> list[list[CasePicture]]:
+    """The pictures of each arm and number of shots together."""
+    return [list(group) for _, group in groupby(cases, key=lambda case: (case.arm, case.shots))]
 
 
 def _reach(compared: Sequence[Comparison]) -> float:
@@ -113,7 +132,7 @@ def _environment(folder: Path) -> Environment:
         size=lambda shape: " × ".join(f"{value:g}" for value in shape),
         groupby_arm=lambda table: [list(group) for _, group in groupby(table, key=lambda line: line.arm)],
     )
-    made.globals.update(BETTER=BETTER, MEAN=MEAN)
+    made.globals.update(BETTER=BETTER, MEAN=MEAN, KIND_WORDS=_KIND_WORDS)
     return made
 
 

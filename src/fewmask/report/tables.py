@@ -4,7 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from fewmask.metrics.score import Row
+from fewmask.metrics.share import Share, share_of
 from fewmask.metrics.statistics import (
+    BETTER,
     MEAN,
     Comparison,
     Summary,
@@ -13,13 +15,16 @@ from fewmask.metrics.statistics import (
     summarise,
     with_holm,
 )
-from fewmask.report.content import ArmKind, Report
+from fewmask.report.content import EMPTY_ARM, ArmKind, Report
 
-MEASURES = ("dice", "iou", "assd_mm", "hd95_mm", "ceiling", "pixel_accuracy")
-"""The columns of the table of arms."""
+MEASURES = ("dice", "iou", "slice_dice", "slice_iou", "assd_mm", "hd95_mm", "ceiling", "pixel_accuracy")
+"""What the tables of arms show."""
 
-EMPTY = "empty mask"
-"""Name of the arm that marks nothing. It needs no run: its scores follow from the references."""
+KINDS: tuple[ArmKind, ...] = ("ours", "baseline", "reference", "control", "trivial")
+"""The order of the arms in every table."""
+
+Key = tuple[str, int | None]
+"""An arm with its number of shots."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +38,8 @@ class Line:
     class_name: str
     of: dict[str, Summary]
     """Summary by measure; a measure that nobody took is absent."""
+    share: Share | None = None
+    """Of the Dice of full supervision; only for the mean over classes, where a run has full supervision."""
 
     @property
     def dice(self) -> Summary:
@@ -51,20 +58,56 @@ class EmptyLine:
     """High for small structures, with nothing found."""
 
 
-def lines(rows: Sequence[Row], report: Report, *, resamples: int = 10_000) -> list[Line]:
-    """One line per arm, shots and class: the order of the report's arms, then shots from few to all."""
-    found = [summary for metric in MEASURES for summary in summarise(rows, metric, resamples=resamples)]
-    table: dict[tuple[str, int | None, str], dict[str, Summary]] = {}
+def lines(
+    rows: Sequence[Row], report: Report, *, measures: Sequence[str] = MEASURES, resamples: int = 10_000
+) -> list[Line]:
+    """One line per arm, shots and class: by kind, then the report's order, then shots from few to all."""
+    found = [summary for metric in measures for summary in summarise(rows, metric, resamples=resamples)]
+    table: dict[tuple[Key, str], dict[str, Summary]] = {}
     for summary in found:
-        key = (summary.arm, summary.shots, summary.class_name)
-        table.setdefault(key, {})[summary.metric] = summary
+        key = (summary.arm, summary.shots)
+        table.setdefault((key, summary.class_name), {})[summary.metric] = summary
+    full = full_supervision(rows, report)
+
+    def line(key: Key, class_name: str) -> Line:
+        arm, shots = key
+        kind = report.kind_of(arm)
+        counts = full is not None and class_name == MEAN and key != full and kind != "trivial"
+        share = share_of(rows, key, full, resamples=resamples) if full is not None and counts else None
+        return Line(arm, report.name_of(arm), kind, shots, class_name, table[key, class_name], share)
+
+    ranks = {key: rank for rank, key in enumerate(arms_of(rows, report))}
+    return [line(*one) for one in sorted(table, key=lambda one: ranks[one[0]])]
+
+
+def arms_of(rows: Sequence[Row], report: Report) -> list[Key]:
+    """Every (arm, shots) with rows: by kind, then the report's order, then shots from few to all."""
+    have = list(dict.fromkeys((row.arm, row.shots) for row in rows))
     known = [arm.key for arm in report.arms]
-    place = {arm: index for index, arm in enumerate(dict.fromkeys([*known, *(arm for arm, _, _ in table)]))}
-    made = [
-        Line(arm, report.name_of(arm), report.kind_of(arm), shots, class_name, of)
-        for (arm, shots, class_name), of in table.items()
-    ]
-    return sorted(made, key=lambda line: (place[line.arm], shots_order(line.shots)))
+    place = {arm: i for i, arm in enumerate(dict.fromkeys([*known, *(arm for arm, _ in have)]))}
+    have.sort(key=lambda one: (KINDS.index(report.kind_of(one[0])), place[one[0]], shots_order(one[1])))
+    return have
+
+
+def full_supervision(rows: Sequence[Row], report: Report) -> Key | None:
+    """What had all masks and shares refer to: the first reference, else the first baseline, with all."""
+    every = [key for key in arms_of(rows, report) if key[1] is None]
+    for kind in ("reference", "baseline"):
+        for key in every:
+            if report.kind_of(key[0]) == kind:
+                return key
+    return None
+
+
+def rival_of(rows: Sequence[Row], report: Report) -> str | None:
+    """The arm that each arm on trial is set against on the same masks: the first baseline."""
+    return next((arm for arm, _ in arms_of(rows, report) if report.kind_of(arm) == "baseline"), None)
+
+
+def best_line(table: Sequence[Line], shots: int | None, kinds: Sequence[ArmKind] = KINDS) -> Line | None:
+    """The highest mean Dice over classes at one number of shots; None without such an arm."""
+    own = [line for line in table if (line.class_name, line.shots) == (MEAN, shots) and line.kind in kinds]
+    return max(own, key=lambda line: line.dice.mean, default=None)
 
 
 def class_names(rows: Sequence[Row]) -> list[str]:
@@ -90,26 +133,42 @@ def empty_lines(rows: Sequence[Row]) -> list[EmptyLine]:
 def comparisons(
     rows: Sequence[Row], report: Report, metric: str = "dice", *, resamples: int = 10_000
 ) -> list[Comparison]:
-    """Every arm on trial against every baseline on the same shots, and against all masks; Holm over all.
+    """The comparisons that a run is for, on the same test patients; p-values by Holm over all of them.
 
-    Without an arm on trial (a `supervised` run) every baseline at k shots is set against the references.
+    Every arm on trial and every other baseline against the rival (the first baseline) on the same shots; at
+    each number of shots the best arm on trial against the best baseline, where that is another one, and
+    against what all masks give. Best by the mean on these test patients. Without an arm on trial (a
+    `supervised` run) the best baseline at k shots is set against all masks.
     """
-    have = list(dict.fromkeys((row.arm, row.shots) for row in rows))
-    have.sort(key=lambda one: shots_order(one[1]))
-    kinds = {arm: report.kind_of(arm) for arm, _ in have}
-    on_trial = [one for one in have if kinds[one[0]] == "ours"]
-    baselines = [one for one in have if kinds[one[0]] == "baseline"]
-    references = [one for one in have if kinds[one[0]] == "reference"]
-    if not references:
-        references = [one for one in baselines if one[1] is None]
-    pairs = [(a, b) for a in on_trial for b in baselines if a[1] == b[1]]
-    tried = on_trial or [one for one in baselines if one not in references]
-    pairs += [(a, b) for a in tried for b in references if (a, b) not in pairs]
-    made = [compare(rows, a, b, metric, resamples=resamples) for a, b in pairs if _share_patients(rows, a, b)]
-    return with_holm(made)
+    pairs = [pair for pair in _pairs(rows, report, metric) if _share_patients(rows, *pair)]
+    return with_holm([compare(rows, a, b, metric, resamples=resamples) for a, b in pairs])
 
 
-def _share_patients(rows: Sequence[Row], a: tuple[str, int | None], b: tuple[str, int | None]) -> bool:
+def _pairs(rows: Sequence[Row], report: Report, metric: str) -> list[tuple[Key, Key]]:
+    """Which (arm, shots) are compared, by number of shots; those with full supervision at the end."""
+    sign = 1.0 if BETTER[metric] == "higher" else -1.0
+    summaries = summarise(rows, metric, resamples=1)
+    score = {(one.arm, one.shots): sign * one.mean for one in summaries if one.class_name == MEAN}
+    have = sorted((key for key in arms_of(rows, report) if key in score), key=lambda one: shots_order(one[1]))
+    kind = {key: report.kind_of(key[0]) for key in have}
+    ours = [key for key in have if kind[key] == "ours"]
+    baselines = [key for key in have if kind[key] == "baseline"]
+    full, rival = full_supervision(rows, report), rival_of(rows, report)
+    references = [key for key in have if kind[key] == "reference"] or ([full] if full is not None else [])
+    tried = ours or [key for key in baselines if key not in references]
+
+    def best(keys: Sequence[Key], shots: int | None) -> list[Key]:
+        return sorted((key for key in keys if key[1] == shots), key=lambda key: -score[key])[:1]
+
+    counts = list(dict.fromkeys(key[1] for key in tried))
+    against_rival = [*ours, *(key for key in baselines if key[0] != rival)]
+    pairs = [(a, b) for a in against_rival for b in baselines if b == (rival, a[1])]
+    pairs += [(a, b) for k in counts for a in best(ours, k) for b in best(baselines, k)]
+    pairs += [(a, b) for k in counts for a in best(tried, k) for b in references]
+    return list(dict.fromkeys(pairs))
+
+
+def _share_patients(rows: Sequence[Row], a: Key, b: Key) -> bool:
     """Whether the two arms have scored any patient both."""
     of = [{row.patient for row in rows if (row.arm, row.shots) == one} for one in (a, b)]
     return bool(of[0] & of[1])
@@ -146,14 +205,15 @@ def shots_order(shots: int | None) -> float:
 
 
 def shots_text(shots: int | None) -> str:
-    """`8`, or `all`."""
-    return "all" if shots is None else str(shots)
+    """`8`, `all`, or `none` for a method that needs no mask."""
+    return "all" if shots is None else str(shots or "none")
 
 
 def plain_table(rows: Sequence[Row], report: Report, *, resamples: int = 10_000) -> str:
     """The table of arms (mean over classes) as lines of text, for a terminal."""
     body = [("arm", "shots", "Dice [95 % interval]", "ASSD mm", "HD95 mm", "ceiling", "patients")]
-    for line in lines(rows, report, resamples=resamples):
+    shown = ("dice", "assd_mm", "hd95_mm", "ceiling")
+    for line in lines(rows, report, measures=shown, resamples=resamples):
         if line.class_name == MEAN:
             ceiling = line.of.get("ceiling")
             body.append(
@@ -167,16 +227,17 @@ def plain_table(rows: Sequence[Row], report: Report, *, resamples: int = 10_000)
                     str(line.dice.n_patients),
                 )
             )
-    body += [(EMPTY, "0", f"{e.dice:.3f}", "-", "-", "-", "-") for e in empty_lines(rows)[-1:]]
+    if all(row.arm != EMPTY_ARM.key for row in rows):
+        body += [(EMPTY_ARM.name, "none", f"{e.dice:.3f}", *"----") for e in empty_lines(rows)[-1:]]
     widths = [max(len(cells[i]) for cells in body) for i in range(len(body[0]))]
-    shown = [
+    text = [
         "  ".join(
             cell.ljust(w) if i == 0 else cell.rjust(w)
             for i, (cell, w) in enumerate(zip(cells, widths, strict=True))
         )
         for cells in body
     ]
-    return "\n".join([shown[0], "-" * len(shown[0]), *shown[1:]])
+    return "\n".join([text[0], "-" * len(text[0]), *text[1:]])
 
 
 def lesion_lines(rows: Sequence[Row]) -> list[str]:

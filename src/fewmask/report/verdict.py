@@ -3,55 +3,92 @@
 from collections.abc import Sequence
 
 from fewmask.metrics.score import Row
-from fewmask.metrics.statistics import MEAN, MINIMUM_PATIENTS, Comparison, interval_text
+from fewmask.metrics.statistics import MEAN, MINIMUM_PATIENTS, Comparison
+from fewmask.report import aims
 from fewmask.report.content import Report, Sentence, Verdict
-from fewmask.report.tables import Line, comparisons, empty_lines, lines, shots_order
+from fewmask.report.tables import (
+    Line,
+    comparisons,
+    empty_lines,
+    full_supervision,
+    lines,
+    rival_of,
+    shots_order,
+)
+from fewmask.report.words import dice_words, k_words, listed, shots_words, signed
 
 _ALPHA = 0.05
 _KINDS: dict[str, Verdict] = {"a": "better", "b": "worse", "none": "undecided", "too few patients": "caution"}
 
 
 def verdict(rows: Sequence[Row], report: Report, *, resamples: int = 10_000) -> tuple[Sentence, ...]:
-    """All sentences: on each pair of methods over all shots, then on each comparison, then cautions."""
-    table = [line for line in lines(rows, report, resamples=resamples) if line.class_name == MEAN]
+    """All sentences: who is better on the same masks, how near to all masks, then cautions."""
+    found = lines(rows, report, measures=("dice",), resamples=resamples)
+    table = [line for line in found if line.class_name == MEAN]
     return verdict_of(rows, report, table, comparisons(rows, report, resamples=resamples))
 
 
 def verdict_of(
     rows: Sequence[Row], report: Report, table: Sequence[Line], compared: Sequence[Comparison]
 ) -> tuple[Sentence, ...]:
-    """The same from tables that are already there; `table` holds the lines of the mean over classes."""
-    by_key = {(line.arm, line.shots): line for line in table}
-    against: dict[tuple[str, str], list[Comparison]] = {}
-    for one in compared:
-        if one.shots_a == one.shots_b:
-            against.setdefault((one.arm_a, one.arm_b), []).append(one)
-    few = [one for one in compared if one.shots_a is not None]
-    most = {one.arm_a: max(shots_order(o.shots_a) for o in few if o.arm_a == one.arm_a) for one in few}
-    sentences = [_headline(members, report) for members in against.values()]
-    for one in compared:
-        lines_of = (by_key[one.arm_a, one.shots_a], by_key[one.arm_b, one.shots_b])
-        if one.shots_a == one.shots_b:
-            sentences.append(_same_shots(one, *lines_of, report, len(compared)))
-        elif one.shots_a == most.get(one.arm_a):
-            sentences.append(_against_all(one, *lines_of, report))
+    """The same from tables that are already there; `table` holds the lines of the mean over classes.
+
+    Two methods are told comparison by comparison; several by the best of them at each number of shots.
+    """
+    skilled = [line for line in table if line.kind != "trivial"]
     if not compared:
-        sentences += [_alone(line, report) for line in table]
+        sentences = [_alone(line, report) for line in skilled]
+    else:
+        same = [one for one in compared if one.shots_a == one.shots_b]
+        several = len({(one.arm_a, one.arm_b) for one in same}) > 1
+        sentences = (
+            _several(rows, skilled, same, report) if several else _two(skilled, same, report, len(compared))
+        )
+        sentences += _of_all(rows, skilled, compared, report)
+        sentences += aims.chosen_on_the_test(skilled)
     return (*sentences, *_cautions(rows, report, table), *report.remarks)
 
 
-def shots_words(shots: int | None, unit: str) -> str:
-    """`3 labelled images`, `1 labelled patient`, `all labelled images`."""
-    if shots is None:
-        return f"all labelled {unit}s"
-    return f"{shots} labelled {unit}{'' if shots == 1 else 's'}"
+def _two(table: Sequence[Line], same: Sequence[Comparison], report: Report, count: int) -> list[Sentence]:
+    """One method against another: over all numbers of shots, then one by one."""
+    by_key = {(line.arm, line.shots): line for line in table}
+    each = [
+        _same_shots(one, by_key[one.arm_a, one.shots_a], by_key[one.arm_b, one.shots_b], report, count)
+        for one in same
+    ]
+    return [_headline(same, report), *each] if same else []
+
+
+def _several(
+    rows: Sequence[Row], table: Sequence[Line], same: Sequence[Comparison], report: Report
+) -> list[Sentence]:
+    """Many methods: the best of them at each number of shots, then all of them in one sentence."""
+    rival = rival_of(rows, report)
+    all_of_them = aims.rival_at_each_k(same, report, rival) if rival is not None else []
+    return [*aims.best_at_each_k(table, same, report), *all_of_them]
+
+
+def _of_all(
+    rows: Sequence[Row], table: Sequence[Line], compared: Sequence[Comparison], report: Report
+) -> list[Sentence]:
+    """How near the fewest shots come to all masks, and whether the most shots are no worse."""
+    by_key = {(line.arm, line.shots): line for line in table}
+    full = full_supervision(rows, report)
+    few = [one for one in compared if one.shots_a != one.shots_b]
+    most = max((one.shots_a for one in few), key=shots_order, default=None)
+    told = [
+        aims.against_all(one, by_key[one.arm_a, one.shots_a], by_key[one.arm_b, one.shots_b], report)
+        for one in few
+        if one.shots_a == most
+    ]
+    return [*told, *(aims.share_of_all(table, by_key[full], report) if full in by_key else [])]
 
 
 def _headline(members: Sequence[Comparison], report: Report) -> Sentence:
     """One sentence on a method against another, over all numbers of shots."""
     ours, other = report.name_of(members[0].arm_a), report.name_of(members[0].arm_b)
-    where = {claim: [_k(one) for one in members if one.claim == claim] for claim in _KINDS}
-    tried = _and([_k(one) for one in members])
+    where = {claim: [k_words(one.shots_a) for one in members if one.claim == claim] for claim in _KINDS}
+    tried = listed([k_words(one.shots_a) for one in members])
     if where["too few patients"]:
         count = max(one.n_patients for one in members)
         return Sentence(
@@ -63,7 +100,7 @@ def _headline(members: Sequence[Comparison], report: Report) -> Sentence:
         return Sentence(f"The {ours} beat the {other} at {tried}.", "better")
     if not where["a"]:
         if where["b"]:
-            least = "" if len(where["b"]) == len(members) else f" (worse at {_and(where['b'])})"
+            least = "" if len(where["b"]) == len(members) else f" (worse at {listed(where['b'])})"
             return Sentence(
                 f"The {ours} did not beat the {other} at {tried}{least}: use the {other}.", "worse"
             )
@@ -71,15 +108,18 @@ def _headline(members: Sequence[Comparison], report: Report) -> Sentence:
             f"The {ours} and the {other} cannot be told apart at {tried}: use the {other}, the simpler one.",
             "undecided",
         )
-    rest = [f"was worse at {_and(where['b'])}"] if where["b"] else []
-    rest += [f"cannot be told from it at {_and(where['none'])}"] if where["none"] else []
-    return Sentence(f"The {ours} beat the {other} at {_and(where['a'])}, {' and '.join(rest)}.", "mixed")
+    rest = [f"was worse at {listed(where['b'])}"] if where["b"] else []
+    rest += [f"cannot be told from it at {listed(where['none'])}"] if where["none"] else []
+    return Sentence(f"The {ours} beat the {other} at {listed(where['a'])}, {' and '.join(rest)}.", "mixed")
 
 
 def _same_shots(one: Comparison, a: Line, b: Line, report: Report, count: int) -> Sentence:
     """An arm on trial against a baseline on the same masks."""
     labels = shots_words(one.shots_a, report.shots_unit)
-    ours, other = f"{a.name} (Dice {_dice(a)})", f"{b.name} on the same {report.shots_unit}s ({_dice(b)})"
+    ours, other = (
+        f"{a.name} (Dice {dice_words(a)})",
+        f"{b.name} on the same {report.shots_unit}s ({dice_words(b)})",
+    )
     difference = f"difference {signed(one)}"
     if one.claim == "a":
         weak = one.p_holm is not None and one.p_holm > _ALPHA
@@ -102,27 +142,10 @@ def _same_shots(one: Comparison, a: Line, b: Line, report: Report, count: int) -
     )
 
 
-def _against_all(one: Comparison, a: Line, b: Line, report: Report) -> Sentence:
-    """An arm with few shots against what all masks give."""
-    labels = shots_words(one.shots_a, report.shots_unit)
-    every = shots_words(one.shots_b, report.shots_unit)
-    text = (
-        f"With {labels} the {a.name} reaches Dice {_dice(a)}; {every} give {_dice(b)} "
-        f"({b.name}): difference {signed(one)}"
-    )
-    ends = {
-        "a": ", better than all masks.",
-        "b": ".",
-        "none": ", not to be told apart.",
-        "too few patients": ", on too few patients to decide.",
-    }
-    return Sentence(text + ends[one.claim], "note")
-
-
 def _alone(line: Line, report: Report) -> Sentence:
     """An arm that nothing can be set against."""
     labels = shots_words(line.shots, report.shots_unit)
-    return Sentence(f"With {labels} the {line.name} reaches Dice {_dice(line)}.")
+    return Sentence(f"With {labels} the {line.name} reaches Dice {dice_words(line)}.")
 
 
 def _cautions(rows: Sequence[Row], report: Report, table: Sequence[Line]) -> list[Sentence]:
@@ -137,7 +160,9 @@ def _cautions(rows: Sequence[Row], report: Report, table: Sequence[Line]) -> lis
         ]
         if poor:
             found.append(
-                Sentence(f"No better than an empty mask (Dice {empty[-1].dice:.3f}): {_and(poor)}.", "worse")
+                Sentence(
+                    f"No better than an empty mask (Dice {empty[-1].dice:.3f}): {listed(poor)}.", "worse"
+                )
             )
     if table and all(line.dice.n_draws == 1 for line in table):
         found.append(
@@ -149,23 +174,5 @@ def _cautions(rows: Sequence[Row], report: Report, table: Sequence[Line]) -> lis
         )
     bad = [check.name for check in report.checks if check.outcome == "failed"]
     if bad:
-        found.append(Sentence(f"Failed checks: {_and(bad)}. Read them before using any number.", "caution"))
+        found.append(Sentence(f"Failed checks: {listed(bad)}. Read them before using any number.", "caution"))
     return found
-
-
-def signed(one: Comparison) -> str:
-    """`−0.070 [−0.090, −0.050]` with true minus signs."""
-    return one.text().replace("-", "−")
-
-
-def _dice(line: Line) -> str:
-    return interval_text(line.dice.mean, line.dice.low, line.dice.high)
-
-
-def _k(one: Comparison) -> str:
-    return "all masks" if one.shots_a is None else f"k = {one.shots_a}"
-
-
-def _and(words: Sequence[str]) -> str:
-    """`a`, `a and b`, `a, b and c`."""
-    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
