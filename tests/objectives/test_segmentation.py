@@ -7,6 +7,7 @@ from torch import nn
 from fewmask.core.errors import ConfigError
 from fewmask.core.volume import IGNORE
 from fewmask.data.batches import Batch
+from fewmask.objectives.minimise import Alone
 from fewmask.objectives.segmentation import (
     Schedule,
     SegmentationObjective,
@@ -15,11 +16,7 @@ from fewmask.objectives.segmentation import (
     targets_of,
 )
 
-
-def step(loss, optimizer):
-    optimizer.zero_grad()
-    loss.backward()
-    optimizer.step()
+step = Alone()
 
 
 def batch(mask, *, channels=1):
@@ -103,6 +100,13 @@ def test_moving_average_is_renewed_by_half_every_so_many_images():
     assert torch.allclose(learner.result.weight, (start + learner.network.weight) / 2)
     assert set(learner.modules()) == {"network", "average"}
     assert not learner.result.training
+
+
+def test_the_moving_average_counts_the_images_of_all_processes():
+    learner, pair = objective(average=4), Alone()
+    start, pair.ranks = learner.network.weight.detach().clone(), 2
+    learner.update(batch(torch.ones(2, 4, 4, dtype=torch.long)), 10, pair)
+    assert torch.allclose(learner.result.weight, (start + learner.network.weight) / 2)
 
 
 def test_sgd_is_nnunets():

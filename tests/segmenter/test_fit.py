@@ -12,7 +12,9 @@ from fewmask.core.volume import IGNORE
 from fewmask.data.batches import ArraySource
 from fewmask.data.prepare import Preparation
 from fewmask.data.softmasks import soft_targets
-from fewmask.segmenter.fit import FitSettings, Labelled, encode, fit_segmenter, pooled_dice
+from fewmask.objectives.teacher import TeacherSettings
+from fewmask.segmenter.fit import FitSettings, Labelled, encode, fit_segmenter, with_unlabelled
+from fewmask.segmenter.heldout import mean_iou, pooled_dice
 from fewmask.segmenter.predict import probabilities_of
 from fewmask.training.launch import launch
 
@@ -41,6 +43,10 @@ def squares(count=4, size=(16, 16), seed=0):
 def train(folder, fabric, data=None, **settings):
     how = {"step": Step(folder), "seed": 3, "fabric": fabric, "settings": SETTINGS, **settings}
     return fit_segmenter(data or squares(), how.pop("preparation", SLICES), CLASSES, **how)
+
+
+def logged(step):
+    return [json.loads(line) for line in (step / "stats.jsonl").read_text().splitlines()]
 
 
 def weights(step):
@@ -156,13 +162,74 @@ def test_soft_masks_are_learned_over_the_networks_classes(tmp_path, fabric):
         train(tmp_path / "few", fabric, data=ArraySource(images, soft[:, :2]), settings=settings)
 
 
-def test_pooled_dice_leaves_unjudged_voxels_out(threshold):
-    image = np.array([[1.0, -1.0], [1.0, -1.0]], dtype=np.float32)[None]
-    mask = np.array([[1, 1], [IGNORE, 0]], dtype=np.uint8)
-    segmenter = threshold(patch=(2, 2))
-    assert pooled_dice(segmenter.network, Labelled([image], [mask]), segmenter.design) == pytest.approx(2 / 3)
-    empty = Labelled([-np.abs(image)], [np.zeros_like(mask)])
-    assert pooled_dice(segmenter.network, empty, segmenter.design) == 1
+def taught(folder, fabric, count=1, **settings):
+    """A training on `count` labelled images and seven that nobody labelled."""
+    known, pool = squares(count), squares(7, seed=8)
+    source, drawn = with_unlabelled(np.stack(known.images), np.stack(known.masks), np.stack(pool.images))
+    how = dataclasses.replace(SETTINGS, patch=(16, 16), **settings.pop("how", {}))
+    return train(folder, fabric, data=source, weights=drawn, settings=how, **settings)
+
+
+def test_a_teacher_learns_from_images_without_masks_and_resumes(tmp_path, fabric, monkeypatch):
+    teacher, how = (
+        TeacherSettings(average=8, ramp=0.5),
+        {"checkpoint_every": 8, "class_weights": (1.0, 2.0, 2.0)},
+    )
+    taught(tmp_path / "whole", fabric, teacher=teacher, how=how)
+    honest, calls = ArraySource.fetch, []
+
+    def fetch(self, indices, chance):
+        calls.append(indices)
+        if len(calls) > 3:
+            raise KeyboardInterrupt
+        return honest(self, indices, chance)
+
+    monkeypatch.setattr(ArraySource, "fetch", fetch)
+    with pytest.raises(KeyboardInterrupt):
+        taught(tmp_path / "broken", fabric, teacher=teacher, how=how)
+    monkeypatch.setattr(ArraySource, "fetch", honest)
+    taught(tmp_path / "broken", fabric, teacher=teacher, how=how)
+    assert weights(tmp_path / "broken") == weights(tmp_path / "whole")
+    assert "unlabelled_cross_entropy" in logged(tmp_path / "whole")[-1]
+    taught(tmp_path / "alone", fabric, teacher=dataclasses.replace(teacher, weight=0.0), how=how)
+    taught(tmp_path / "even", fabric, teacher=teacher, how={"checkpoint_every": 8})
+    assert len({weights(tmp_path / name) for name in ("whole", "alone", "even")}) == 3
+    with pytest.raises(RunError, match=r"other settings \(teacher\.average\)"):
+        taught(tmp_path / "whole", fabric, teacher=dataclasses.replace(teacher, average=9), how=how)
+
+
+def test_a_training_starts_from_a_segmenter_of_its_design(tmp_path, fabric):
+    first = train(tmp_path / "first", fabric)
+    still = dataclasses.replace(SETTINGS, lr=0.0)
+    train(tmp_path / "still", fabric, start=first, settings=still, data=squares(seed=4))
+    assert weights(tmp_path / "still") == weights(tmp_path / "first")
+    assert all(not p.requires_grad for p in first.network.parameters())
+    train(tmp_path / "on", fabric, start=first)
+    assert weights(tmp_path / "on") != weights(tmp_path / "first")
+    with pytest.raises(RunError, match=r"other settings \(start\)"):
+        train(tmp_path / "on", fabric, start=train(tmp_path / "other", fabric, seed=9))
+    with pytest.raises(ConfigError, match=r"another design[\s\S]*\(4, 8\)"):
+        train(tmp_path / "wide", fabric, start=first, settings=dataclasses.replace(SETTINGS, widths=(4, 6)))
+
+
+@pytest.mark.parametrize("validated", [False, True])
+@pytest.mark.parametrize("with_teacher", [False, True])
+def test_watching_changes_nothing(tmp_path, fabric, validated, with_teacher):
+    settings = dataclasses.replace(SETTINGS, patch=(16, 16), validate_every=8)
+    how = {"settings": settings, "teacher": TeacherSettings() if with_teacher else None}
+    how["validation"] = squares(2, seed=5) if validated else None
+    train(tmp_path / "alone", fabric, **how)
+    segmenter = train(tmp_path / "watched", fabric, watch=squares(2, seed=6), **how)
+    assert weights(tmp_path / "alone") == weights(tmp_path / "watched")
+    seen = {
+        line["images"]: line["watched_iou"] for line in logged(tmp_path / "watched") if "watched_iou" in line
+    }
+    assert list(seen) == [8, 16]
+    assert not any("watched_iou" in line for line in logged(tmp_path / "alone"))
+    if not validated:
+        test = squares(2, seed=6)
+        encoded = Labelled(test.images, [encode(mask, (0, 2, 5), "") for mask in test.masks])
+        assert seen[16] == mean_iou(segmenter.network, encoded, segmenter.design)
 
 
 def test_undeclared_labels_and_empty_masks_are_refused(tmp_path, fabric):

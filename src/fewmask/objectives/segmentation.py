@@ -132,9 +132,12 @@ class SegmentationObjective:
 
     def loss(self, image: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """Dice loss and cross-entropy of a batch; images (B, C, *S), masks as in `targets_of`."""
-        logits = self.network(image).float()
+        return self.judge(self.network(image), mask)
+
+    def judge(self, logits: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Dice loss and cross-entropy of the network's answers (B, K, *S), masks as in `targets_of`."""
         target, judged = targets_of(mask, self.classes)
-        log_p = functional.log_softmax(logits, dim=1)
+        log_p = functional.log_softmax(logits.float(), dim=1)
         weights = None if self._weights is None else self._weights.to(logits.device)
         return soft_dice_loss(log_p.exp(), target, judged), cross_entropy(log_p, target, weights)
 
@@ -142,15 +145,20 @@ class SegmentationObjective:
         """One step on a batch with masks; returns the losses and the learning rate."""
         if batch.mask is None:
             raise ConfigError("a segmenter learns from masks, and this batch has none")
+        self.network.train()
+        dice, entropy = self.loss(batch.image, batch.mask)
+        lr = self.step(dice + entropy, images_seen, minimise)
+        if self._mean is not None:
+            follow(self._mean, self.network, share_kept(len(batch.image) * minimise.ranks, self.average))
+        return {"dice_loss": dice.detach(), "cross_entropy": entropy.detach(), "lr": lr}
+
+    def step(self, loss: Tensor, images_seen: int, minimise: Minimise) -> float:
+        """One step of the optimiser down a loss, at the learning rate of the schedule, which it returns."""
         lr = self.schedule.at(images_seen)
         for group in self._optimizer.param_groups:
             group["lr"] = lr
-        self.network.train()
-        dice, entropy = self.loss(batch.image, batch.mask)
-        minimise(dice + entropy, self._optimizer)
-        if self._mean is not None:
-            follow(self._mean, self.network, share_kept(len(batch.image), self.average))
-        return {"dice_loss": dice.detach(), "cross_entropy": entropy.detach(), "lr": lr}
+        minimise(loss, self._optimizer)
+        return lr
 
     @property
     def result(self) -> nn.Module:

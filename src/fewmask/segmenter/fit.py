@@ -19,12 +19,14 @@ from fewmask.data.batches import PatchSource, Source, Stream
 from fewmask.data.prepare import Preparation
 from fewmask.networks.unet import WIDTHS
 from fewmask.objectives.segmentation import Schedule, SegmentationObjective
+from fewmask.objectives.teacher import MeanTeacherObjective, TeacherSettings
+from fewmask.segmenter.heldout import Learner, Watched
+from fewmask.segmenter.heldout import pooled_dice as pooled_dice
 from fewmask.segmenter.model import Design, Segmenter
 from fewmask.segmenter.sources import Labelled as Labelled
 from fewmask.segmenter.sources import encode as encode
 from fewmask.segmenter.sources import encoded_masks, fingerprint, source_of, told
 from fewmask.segmenter.sources import with_unlabelled as with_unlabelled
-from fewmask.segmenter.windows import slide
 from fewmask.training.checkpoint import load_best
 from fewmask.training.launch import Fabric
 from fewmask.training.loop import fit
@@ -72,7 +74,10 @@ def fit_segmenter(
     seed: int,
     fabric: Fabric,
     validation: Labelled | None = None,
+    watch: Labelled | None = None,
     weights: Sequence[float] | None = None,
+    teacher: TeacherSettings | None = None,
+    start: Segmenter | None = None,
     may_be_absent: Sequence[str] = (),
     picture_channels: Mapping[str, int] | None = None,
     about: Mapping[str, Any] | None = None,
@@ -91,7 +96,12 @@ def fit_segmenter(
         fabric: where to compute (`training.launch`).
         validation: prepared images of patients that are not trained on; the weights with the best smoothed
             Dice are kept. None: the schedule's last weights are.
+        watch: prepared images whose mean IoU is logged as "watched_iou" at the validations' intervals, and
+            changes nothing.
         weights: how often each image is drawn, relative to the others; None: all equally.
+        teacher: how images without any judged voxel are learned from (`with_unlabelled`); the teacher is
+            then the network that is kept, and `settings.average` is not used.
+        start: a segmenter of the same classes, widths and channels whose weights are the first ones.
         may_be_absent: classes that many scans do not have.
         picture_channels: which channel of a colour picture each modality is.
         about: what to tell about the training data in the model (JSON values).
@@ -100,41 +110,45 @@ def fit_segmenter(
     Raises:
         DataError: a mask holds a label value that nobody declared, or no class at all.
         ShapeError: images and masks do not fit.
-        ConfigError: a setting is out of range.
+        ConfigError: a setting is out of range, or `start` is of another design.
     """
-    patch, widths = _patch(data, settings), settings.widths
-    flips = settings.augment.spatial.flips if settings.augment else ()
     design = Design(
         classes,
         preparation,
-        patch,
-        widths,
-        flips,
+        _patch(data, settings),
+        settings.widths,
+        settings.augment.spatial.flips if settings.augment else (),
         tuple(may_be_absent),
         dict(about or {}),
         picture_channels=dict(picture_channels or {}),
     )
+    if start is not None:
+        _refuse_other_design(start.design, design)
     inputs = _inputs(data, validation, weights, design, settings, seed, label)
+    inputs |= _inputs_asked_for(teacher, start)
     if step.result(inputs) is not None:
         return Segmenter.load(step.model, device=fabric.device)
-    objective = _objective(design, settings, seed, label)
-    held_out = None if validation is None else encoded_masks(validation, design.labels, "validation")
     source = source_of(data, design, foreground=settings.foreground)
-    augment = _augment(source, settings)
+    learner = _learner(
+        design, settings, _augment(source, settings), teacher, start, integer(seed, label, "weights")
+    )
+    augment = None if teacher is not None else _augment(source, settings)
     stream = Stream(source, settings.batch_size, seed=seed, name=label, augment=augment, weights=weights)
+    held_out = None if validation is None else encoded_masks(validation, design.labels, "validation")
+    every = _intervals(settings)
     fitted = fit(
-        objective,
+        _watched(learner, watch, design, every["validate_every"], settings.images),
         stream,
         step,
         images=settings.images,
         seed=seed,
         fabric=fabric,
-        validate=None if held_out is None else lambda: pooled_dice(objective.result, held_out, design),
+        validate=None if held_out is None else lambda: pooled_dice(learner.result, held_out, design),
         label=label,
-        **_intervals(settings),
+        **every,
     )
-    best = load_best(step, objective.modules()) if held_out is not None else {}
-    segmenter = Segmenter(objective.result.eval().requires_grad_(False), design)
+    best = load_best(step, learner.modules()) if held_out is not None else {}
+    segmenter = Segmenter(learner.result.eval().requires_grad_(False), design)
     if fabric.global_rank == 0:
         segmenter.save(step.model)
         step.finish({"images_seen": fitted.images_seen, "best": best})
@@ -151,41 +165,55 @@ def _intervals(settings: FitSettings) -> dict[str, Any]:
     }
 
 
-def _objective(design: Design, settings: FitSettings, seed: int, label: str) -> SegmentationObjective:
-    """A fresh network with what it minimises; the global generator is left as it was."""
+def _learner(
+    design: Design,
+    settings: FitSettings,
+    augment: StrongAugment | None,
+    teacher: TeacherSettings | None,
+    start: Segmenter | None,
+    chance: int,
+) -> Learner:
+    """A fresh network, or that of `start`, with what it minimises; the global generator is left as it was."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(integer(seed, label, "weights"))
+        torch.manual_seed(chance)
         network = design.build()
-    return SegmentationObjective(
+    if start is not None:
+        network.load_state_dict(start.network.state_dict())
+    student = SegmentationObjective(
         network,
         Schedule(settings.lr, settings.images, warm_up=0.05),
         classes=len(design.labels),
         optimizer=settings.optimizer,
         weight_decay=settings.weight_decay,
         class_weights=settings.class_weights,
-        average=settings.average,
+        average=0 if teacher is not None else settings.average,
     )
+    return student if teacher is None else MeanTeacherObjective(student, augment, teacher)
 
 
-@torch.no_grad()
-def pooled_dice(network: nn.Module, data: Labelled, design: Design) -> float:
-    """Mean over classes of the Dice over all voxels of all images together, 0..1; unjudged voxels left out.
+def _watched(
+    learner: Learner, watch: Labelled | None, design: Design, every: int, images: int
+) -> Learner | Watched:
+    if watch is None:
+        return learner
+    data = encoded_masks(watch, design.labels, "watched")
+    return Watched(learner, data, design, every=every, images=images)
 
-    `data` holds the network's class numbers. A class that is neither there nor found counts as 1.
-    """
-    network.eval()
-    device = next(network.parameters()).device
-    count = len(design.labels)
-    table = np.zeros((count, count), dtype=np.int64)
-    for image, mask in zip(data.images, data.masks, strict=True):
-        pixels = torch.from_numpy(np.ascontiguousarray(image, dtype=np.float32))[None].to(device)
-        answer = slide(network, pixels, design.patch, classes=count)[0].argmax(dim=0).cpu().numpy()
-        judged = mask != IGNORE
-        pairs = answer[judged] * count + mask[judged]
-        table += np.bincount(pairs.ravel(), minlength=count**2).reshape(count, count)
-    both = np.diagonal(table)[1:]
-    either = (table.sum(axis=0) + table.sum(axis=1))[1:]
-    return float(np.where(either > 0, 2 * both / np.maximum(either, 1), 1.0).mean())
+
+def _refuse_other_design(found: Design, wanted: Design) -> None:
+    """Weights fit a network of the same classes, channels, widths and axes only."""
+
+    def parts(design: Design) -> str:
+        channels = design.preparation.channel_count
+        return f"{dict(design.classes)}, {channels} channels, widths {design.widths}, {design.dims}-D"
+
+    if parts(found) != parts(wanted):
+        raise ConfigError(
+            "a training cannot start from a segmenter of another design",
+            found=parts(found),
+            expected=parts(wanted),
+            mend="Start from a segmenter of the same classes, channels and widths.",
+        )
 
 
 def _patch(data: Labelled | Source, settings: FitSettings) -> tuple[int, ...]:
@@ -231,3 +259,18 @@ def _inputs(
     }
     as_json: dict[str, Any] = json.loads(json.dumps(plain))
     return as_json
+
+
+def _inputs_asked_for(teacher: TeacherSettings | None, start: Segmenter | None) -> dict[str, Any]:
+    """Further inputs, named only where they are given, so that steps without them stay what they were."""
+    inputs: dict[str, Any] = {} if teacher is None else {"teacher": asdict(teacher)}
+    return inputs if start is None else {**inputs, "start": weights_sha256(start.network)}
+
+
+def weights_sha256(network: nn.Module) -> str:
+    """SHA-256 over names, sizes and values of all weights and buffers."""
+    digest = hashlib.sha256()
+    for name, value in network.state_dict().items():
+        digest.update(f"{name} {tuple(value.shape)} {value.dtype}".encode())
+        digest.update(np.ascontiguousarray(value.cpu().numpy()).tobytes())
+    return digest.hexdigest()

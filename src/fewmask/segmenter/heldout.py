@@ -1,0 +1,113 @@
+"""How well a network does on held-out images while it is trained."""
+
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from fewmask.core.volume import IGNORE
+from fewmask.data.batches import Batch
+from fewmask.metrics.overlap import Overlap, miou_image, overlap
+from fewmask.objectives.minimise import Minimise
+from fewmask.objectives.segmentation import SegmentationObjective
+from fewmask.objectives.teacher import MeanTeacherObjective
+from fewmask.segmenter.model import Design
+from fewmask.segmenter.sources import Labelled
+from fewmask.segmenter.windows import slide
+
+Learner = SegmentationObjective | MeanTeacherObjective
+
+
+@torch.no_grad()
+def pooled_dice(network: nn.Module, data: Labelled, design: Design) -> float:
+    """Mean over classes of the Dice over all voxels of all images together, 0..1; unjudged voxels left out.
+
+    `data` holds the network's class numbers. A class that is neither there nor found counts as 1.
+    """
+    count = len(design.labels)
+    table = np.zeros((count, count), dtype=np.int64)
+    for answer, mask in _answers(network, data, design):
+        judged = mask != IGNORE
+        pairs = answer[judged] * count + mask[judged]
+        table += np.bincount(pairs.ravel(), minlength=count**2).reshape(count, count)
+    both = np.diagonal(table)[1:]
+    either = (table.sum(axis=0) + table.sum(axis=1))[1:]
+    return float(np.where(either > 0, 2 * both / np.maximum(either, 1), 1.0).mean())
+
+
+@torch.no_grad()
+def mean_iou(network: nn.Module, data: Labelled, design: Design) -> float:
+    """Mean over classes of the mean IoU over images, 0..1 (`metrics.overlap.miou_image`).
+
+    `data` holds the network's class numbers. Every image weighs the same; unjudged voxels are left out, and
+    so are images without any judged voxel.
+    """
+    by_class = {number: list[Overlap]() for number in range(1, len(design.labels))}
+    for answer, mask in _answers(network, data, design):
+        judged = mask != IGNORE
+        for number, found in by_class.items():
+            if judged.any():
+                found.append(overlap(answer == number, mask == number, judged))
+    return miou_image({str(number): found for number, found in by_class.items()})
+
+
+def _answers(
+    network: nn.Module, data: Labelled, design: Design
+) -> Iterator[tuple[NDArray[np.int64], NDArray[np.uint8]]]:
+    """The most probable class of every voxel of each image (*S), and its mask."""
+    network.eval()
+    device = next(network.parameters()).device
+    for image, mask in zip(data.images, data.masks, strict=True):
+        pixels = torch.from_numpy(np.ascontiguousarray(image, dtype=np.float32))[None].to(device)
+        soft = slide(network, pixels, design.patch, classes=len(design.labels))[0]
+        yield soft.argmax(dim=0).cpu().numpy(), mask
+
+
+class Watched:
+    """An objective that also logs "watched_iou", the mean IoU of its result on images held out.
+
+    Nothing is drawn and no weight is touched: the training ends in the same bytes as without.
+
+    Args:
+        learner: what learns.
+        data: prepared images with the network's class numbers.
+        design: how they are looked at.
+        every: images between looks; there is one at the end as well.
+        images: length of the training in images.
+    """
+
+    def __init__(self, learner: Learner, data: Labelled, design: Design, *, every: int, images: int) -> None:
+        self.learner, self.data, self.design = learner, data, design
+        self.every, self.images = every, images
+
+    def modules(self) -> Mapping[str, nn.Module]:
+        """The learner's."""
+        return self.learner.modules()
+
+    def optimizers(self) -> Mapping[str, Optimizer]:
+        """The learner's."""
+        return self.learner.optimizers()
+
+    def state(self) -> Mapping[str, float]:
+        """The learner's."""
+        return self.learner.state()
+
+    def load_state(self, state: Mapping[str, float]) -> None:
+        """The learner's."""
+        self.learner.load_state(state)
+
+    def update(self, batch: Batch, images_seen: int, minimise: Minimise) -> Mapping[str, Tensor | float]:
+        """The learner's update; where a look is due, the mean IoU beside its numbers."""
+        learned = self.learner.update(batch, images_seen, minimise)
+        now = images_seen + len(batch) * minimise.ranks
+        if now < self.images and now // self.every == images_seen // self.every:
+            return learned
+        result = self.learner.result
+        training = result.training
+        with torch.autocast(batch.image.device.type, enabled=False):
+            iou = mean_iou(result, self.data, self.design)
+        result.train(training)
+        return {**learned, "watched_iou": iou}
