@@ -122,17 +122,14 @@ def fit_segmenter(
         dict(about or {}),
         picture_channels=dict(picture_channels or {}),
     )
-    if start is not None:
-        _refuse_other_design(start.design, design)
     inputs = _inputs(data, validation, weights, design, settings, seed, label)
-    inputs |= _inputs_asked_for(teacher, start)
+    inputs |= _inputs_asked_for(design, teacher, start)
     if step.result(inputs) is not None:
         return Segmenter.load(step.model, device=fabric.device)
     source = source_of(data, design, foreground=settings.foreground)
-    learner = _learner(
-        design, settings, _augment(source, settings), teacher, start, integer(seed, label, "weights")
-    )
-    augment = None if teacher is not None else _augment(source, settings)
+    augment = _augment(source, settings)
+    learner = _learner(design, settings, augment, teacher, start, seed, label)
+    augment = augment if teacher is None else None  # a teacher looks at the images as they are
     stream = Stream(source, settings.batch_size, seed=seed, name=label, augment=augment, weights=weights)
     held_out = None if validation is None else encoded_masks(validation, design.labels, "validation")
     every = _intervals(settings)
@@ -171,11 +168,12 @@ def _learner(
     augment: StrongAugment | None,
     teacher: TeacherSettings | None,
     start: Segmenter | None,
-    chance: int,
+    seed: int,
+    label: str,
 ) -> Learner:
     """A fresh network, or that of `start`, with what it minimises; the global generator is left as it was."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(chance)
+        torch.manual_seed(integer(seed, label, "weights"))
         network = design.build()
     if start is not None:
         network.load_state_dict(start.network.state_dict())
@@ -261,10 +259,15 @@ def _inputs(
     return as_json
 
 
-def _inputs_asked_for(teacher: TeacherSettings | None, start: Segmenter | None) -> dict[str, Any]:
+def _inputs_asked_for(
+    design: Design, teacher: TeacherSettings | None, start: Segmenter | None
+) -> dict[str, Any]:
     """Further inputs, named only where they are given, so that steps without them stay what they were."""
     inputs: dict[str, Any] = {} if teacher is None else {"teacher": asdict(teacher)}
-    return inputs if start is None else {**inputs, "start": weights_sha256(start.network)}
+    if start is not None:
+        _refuse_other_design(start.design, design)
+        inputs["start"] = weights_sha256(start.network)
+    return inputs
 
 
 def weights_sha256(network: nn.Module) -> str:
