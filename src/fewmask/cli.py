@@ -126,6 +126,48 @@ def import_(
 
 
 @app.command
+def sample(
+    generator: Path,
+    *,
+    out: Annotated[Path, Parameter(name=["--out", "-o"])],
+    count: int = 8,
+    seed: int = 0,
+    truncation: float = 0.8,
+    image_format: Annotated[Literal["png", "nifti"], Parameter(name="--format")] = "png",
+    choose: Literal["random", "coverage"] = "random",
+    classes: str | None = None,
+) -> int:
+    """Draw images from a generator for a person to label: pictures, a folder for the masks, what to do.
+
+    Their latents are known, so a head that learns from them loses nothing to an inversion.
+
+    Example: fewmask sample runs/mine/generator --out to_label --count 8 --classes '{lung: 1}'
+
+    Args:
+        generator: Folder of a generator, or of a run that trained one.
+        out: A new folder.
+        count: How many images.
+        seed: Which ones.
+        truncation: Below 1 images are more usual, and better.
+        image_format: png (8 bit) or nifti (12 bit, one slice each).
+        choose: random, or by coverage: those that stand best for all that the generator draws.
+        classes: Class names and label values of what is to be drawn, if they are known already.
+    """
+    from fewmask.recipes.sample import sample_verb
+
+    return sample_verb(
+        generator,
+        out=out,
+        count=count,
+        seed=seed,
+        truncation=truncation,
+        image_format=image_format,
+        choose=choose,
+        classes=classes,
+    )
+
+
+@app.command
 def segment(
     model: Path,
     scans: Path,
