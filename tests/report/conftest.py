@@ -2,6 +2,7 @@
 
 import io
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from PIL import Image
 from fewmask.core.seed import stream
 from fewmask.metrics.score import Row
 from fewmask.report.content import (
+    EMPTY_ARM,
     Arm,
     CasePicture,
     Check,
@@ -63,6 +65,33 @@ def fake_rows(means=MEANS, *, patients=24, draws=2, classes=("left lung", "right
                         )
                     )  # fmt: skip
     return rows
+
+
+MANY_ARMS = (
+    *(Arm(f"way {n}", f"way number {n}", "ours") for n in range(1, 7)),
+    Arm("unet", "plain U-Net", "baseline"),
+    Arm("teacher", "mean teacher", "baseline"),
+    Arm("raw", "head on raw intensities", "control"),
+    EMPTY_ARM,
+)
+
+
+def many_rows(patients=12):
+    """Six ways on trial, two baselines, a control and the empty mask at three numbers of shots.
+
+    Way 6 is the best at k = 1 and 3, way 1 the worst; the mean teacher is above the U-Net.
+    """
+    means = {(f"way {n}", k): 0.7 + 0.02 * n + 0.02 * k for n in range(1, 7) for k in (1, 3)}
+    means |= {("unet", k): 0.76 + 0.02 * k for k in (1, 3)} | {("unet", None): 0.9}
+    means |= {("teacher", k): 0.79 + 0.02 * k for k in (1, 3)} | {("raw", k): 0.4 for k in (1, 3)}
+    rows = [
+        replace(r, slice_dice=r.dice - 0.1, slice_iou=r.iou - 0.1)
+        for r in fake_rows(means, patients=patients)
+    ]
+    nothing = {"dice": 0.0, "iou": 0.0, "slice_dice": 0.0, "slice_iou": 0.0, "outcome": "missed"}
+    return rows + [
+        replace(r, arm="empty", shots=0, **nothing) for r in rows if (r.arm, r.shots) == ("unet", None)
+    ]
 
 
 def fake_png(seed, width=360, height=130):
@@ -150,6 +179,13 @@ def fake_report(rows):
 def make_rows():
     """`fake_rows`."""
     return fake_rows
+
+
+@pytest.fixture(scope="session")
+def many():
+    """`many_rows` with their report."""
+    rows = many_rows()
+    return rows, replace(fake_report(rows), arms=MANY_ARMS)
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import pytest
 from fewmask.core.errors import RunError
 from fewmask.metrics.statistics import MEAN
 from fewmask.report import figures
-from fewmask.report.content import Gallery, Picture, Table, read_report, write_report
+from fewmask.report.content import Gallery, Picture, Table, Watched, read_report, write_report
 from fewmask.report.page import flatten, minutes_text, number_text, p_text, seconds_text, write_page
 from fewmask.report.tables import lines
 
@@ -168,6 +168,49 @@ def test_figures_take_the_page_s_colours_and_leave_no_state(make_rows, make_repo
         assert not re.search(r"#0[14]0[25]0[36]|#0a0b0", svg)
         assert "DejaVu" not in svg
     assert ">all</text>" in drawn[0]
+
+
+def test_many_arms_are_folded_and_marked(tmp_path, many):
+    rows, report = many
+    watched = tuple(
+        Watched(f"{arm}/{k}", arm, k, (0.5, 1.0), (0.4, 0.7))
+        for arm, k in [("unet", None), ("unet", 1), ("way 1", 1), ("way 6", 3)]
+    )
+    report = replace(report, watched=watched)
+    path = write_page(report, rows, tmp_path / "report.html", resamples=FEW)
+    found, text = outline(path), path.read_text(encoding="utf-8")
+    assert len(found.ids) == len(set(found.ids))
+    assert all(cell.get("scope") in ("col", "row", "rowgroup") for cell in found.cells)
+    assert text.count('<span class="unseen">above the plain U-Net</span>') >= 4
+    assert "<strong>0.8" in text
+    assert "Dice, slices" in text
+    assert "without any mask" in text
+    assert "right on" not in text  # the empty mask was scored: it stands there once
+    assert "All comparisons (" in text
+    assert "Mean IoU over training" in text
+    assert "<dt>Per slice</dt>" in text
+    assert read_report(write_report(tmp_path / "report.json", report)).watched == watched
+
+
+def test_figure_of_the_watched_iou(many):
+    rows, report = many
+    table = [
+        line for line in lines(rows, report, measures=("dice",), resamples=FEW) if line.class_name == MEAN
+    ]
+    watched = [
+        Watched(f"{arm}/{k}", arm, k, (0.5, 1.0), (0.4, 0.7))
+        for arm, k in [("unet", None), ("unet", 1), ("way 1", 1), ("way 6", 3)]
+    ]
+    svg = figures.iou_over_training(watched, table)
+    assert ">k = 1</text>" in svg
+    assert ">k = 3</text>" in svg
+    assert svg.count(">plain U-Net</text>") == 1
+    assert ">way number 6</text>" in svg
+    assert ">way number 1</text>" not in svg  # not named: faint
+    assert svg.count("stroke-dasharray") == 3 + 1  # dotted: three lines, and one in the legend
+    assert figures.iou_over_training([], table) == ""
+    assert "full supervision</text>" in figures.iou_over_training(watched[:1], [])
+    assert figures.dice_against_shots([line for line in table if line.arm == "empty"], "image") == ""
 
 
 def test_numbers_as_text():

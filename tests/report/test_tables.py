@@ -49,6 +49,27 @@ def test_arms_without_common_patients_are_not_compared(make_rows, make_report):
     assert comparisons(rows, make_report(rows), resamples=FEW) == []
 
 
+def test_many_arms_are_compared_with_the_rival_and_the_best(many):
+    rows, report = many
+    found = {((c.arm_a, c.shots_a), (c.arm_b, c.shots_b)) for c in comparisons(rows, report, resamples=FEW)}
+    expected = {((f"way {n}", k), ("unet", k)) for n in range(1, 7) for k in (1, 3)}
+    expected |= {(("teacher", k), ("unet", k)) for k in (1, 3)}
+    expected |= {(("way 6", k), ("teacher", k)) for k in (1, 3)}
+    expected |= {(("way 6", k), ("unet", None)) for k in (1, 3)}
+    assert found == expected
+
+
+def test_the_scored_empty_mask_stands_once_and_needs_none(many):
+    rows, report = many
+    text = plain_table(rows, report, resamples=FEW)
+    assert text.count("empty mask") == 1
+    assert text.splitlines()[-1].split()[:3] == ["empty", "mask", "none"]
+    unlisted = replace(report, arms=report.arms[:-1])
+    assert (unlisted.kind_of("empty"), unlisted.name_of("empty")) == ("trivial", "empty mask")
+    assert not any("empty" in (c.arm_a, c.arm_b) for c in comparisons(rows, unlisted, resamples=FEW))
+    assert all(line.share is None for line in lines(rows, report, resamples=FEW) if line.arm == "empty")
+
+
 def test_chosen_cases_are_worst_first_and_each_once(make_rows):
     rows = make_rows()
     found = choose_cases(rows, "head", 3)

@@ -1,5 +1,6 @@
 """What every run's page says, labels or none: the data, what was trained, curves, samples, settings."""
 
+import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -13,9 +14,12 @@ from fewmask.data.case_voxels import read_image_grid
 from fewmask.recipes.ground import Ground, open_ground
 from fewmask.recipes.record import versions
 from fewmask.recipes.settings import GroundSettings
-from fewmask.report.content import Arm, Check, Curve, Picture, Report, Trained
-from fewmask.report.curves import read_curve, read_numbers
+from fewmask.report.content import Arm, Check, Curve, Picture, Report, Trained, Watched
+from fewmask.report.curves import read_curve, read_numbers, read_watched
 from fewmask.report.datacard import data_card
+
+_FIRST_DRAW = re.compile(r"(?P<arm>[^/]+)/(all|k=(?P<shots>\d+)/draw=0)(/.*)?")
+"""A training of an arm's first draw, or a part of one; see `recipes.arms.place`."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +69,7 @@ def begin_report(ground: Ground, job: Job, arms: Sequence[Arm] = ()) -> Report:
         made=time.strftime("%Y-%m-%d %H:%M"),
         trained=_trained(ground, arms),
         curves=_curves(ground.run),
+        watched=_watched(ground.run, arms),
         checks=_checks(ground),
         samples=_samples(ground.run),
         settings=ground.settings.model_dump(mode="json"),
@@ -112,6 +117,24 @@ def _curves(run: Run) -> tuple[Curve, ...]:
             curves.append(curve)
             seen.add(arm)
     return tuple(curves)
+
+
+def _watched(run: Run, arms: Sequence[Arm]) -> tuple[Watched, ...]:
+    """How well each arm's first draw segmented while it was trained; of several trainings the first.
+
+    The folder of an arm's training has its name with "-" for blanks, see `recipes.arms.place`.
+    """
+    keys = {arm.key.replace(" ", "-"): arm.key for arm in arms}
+    found: dict[tuple[str, int | None], Watched] = {}
+    for name, step in trainings(run):
+        match = _FIRST_DRAW.fullmatch(name)
+        if match is None or match["arm"] not in keys:
+            continue
+        arm, shots = keys[match["arm"]], None if match["shots"] is None else int(match["shots"])
+        watched = None if (arm, shots) in found else read_watched(name, arm, shots, step.stats_jsonl)
+        if watched is not None:
+            found[arm, shots] = watched
+    return tuple(found.values())
 
 
 def _parameters(step: Step) -> int:

@@ -67,7 +67,7 @@ def _best(first: Line, count: int, sides: Sequence[tuple[Line, Comparison]], rep
 
 
 def rival_at_each_k(compared: Sequence[Comparison], report: Report, rival: str) -> list[Sentence]:
-    """All arms on trial against the rival in one sentence: which are above it and which below, at each k."""
+    """All arms on trial against the rival in one sentence: how many are above it and below, at each k."""
     own = [
         c
         for c in compared
@@ -77,23 +77,17 @@ def rival_at_each_k(compared: Sequence[Comparison], report: Report, rival: str) 
         return []
     parts = []
     for k in dict.fromkeys(one.shots_a for one in own):
-        here = [one for one in own if one.shots_a == k]
-        names = {claim: [report.name_of(c.arm_a) for c in here if c.claim == claim] for claim in ("a", "b")}
-        above = _some(names["a"], len(here))
-        below = f", below it {_some(names['b'], len(here))}" if names["b"] else ""
-        parts.append(f"at {k_words(k)} {above}{below}")
+        here = [one.claim for one in own if one.shots_a == k]
+        parts.append(f"at {k_words(k)} {here.count('a')} of {len(here)} ({here.count('b')} below it)")
     kinds: set[Verdict] = {_KINDS[one.claim] for one in own}
     kind: Verdict = kinds.pop() if len(kinds) == 1 else "mixed"
     return [
         Sentence(
-            f"Above the {report.name_of(rival)} with an interval that excludes 0: {'; '.join(parts)}.", kind
+            f"Methods on trial above the {report.name_of(rival)} with an interval that excludes 0: "
+            f"{listed(parts)}; the table marks which.",
+            kind,
         )
     ]
-
-
-def _some(names: Sequence[str], count: int) -> str:
-    """`none`, `all 8`, or the names."""
-    return "none" if not names else f"all {count}" if len(names) == count > 1 else listed(names)
 
 
 def share_of_all(table: Sequence[Line], full: Line, report: Report) -> list[Sentence]:

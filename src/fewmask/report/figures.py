@@ -38,7 +38,8 @@ def dice_against_shots(table: Sequence[Line], unit: str) -> str:
 
     Steps along the axis are equal; "all" stands apart. Every arm has a colour, a marker and a dash of its
     own; of many arms six do (see `named_arms`) and the others are faint lines without a name. The axis ends
-    at 1 and begins below the lowest interval. Arms without skill are left out. Empty without any other arm.
+    at 1 and begins below the lowest interval of a named arm. Arms without skill are left out; empty when
+    there is no other.
     """
     own = [line for line in table if line.class_name == MEAN and line.kind != "trivial"]
     if not own:
@@ -58,7 +59,10 @@ def dice_against_shots(table: Sequence[Line], unit: str) -> str:
                 _faint_line(axes, members, place)
         axes.set_xticks(list(place.values()), [shots_text(k) for k in shots])
         axes.set_xlim(min(place.values()) - 0.5, max(place.values()) + 0.5)
-        lowest = min(line.dice.low if line.dice.low is not None else line.dice.mean for line in own)
+        ends = [
+            line.dice.mean if line.dice.low is None else line.dice.low for line in own if line.arm in named
+        ]
+        lowest = min(ends)
         axes.set_ylim(max(0.0, int((lowest - 0.03) * 20) / 20), 1.0)
         axes.set_xlabel(f"shots: labelled {unit}s (steps are not to scale)")
         axes.set_ylabel("Dice, mean over classes")
@@ -159,11 +163,10 @@ def iou_over_training(watched: Sequence[Watched], table: Sequence[Line]) -> str:
                 look = _watched_look(one, numbers)
                 (line,) = axes.plot([100 * done for done in one.done], one.iou, **look)
                 if one.arm in numbers:
-                    kind = "full supervision" if one.shots is None else "k shots"
-                    shown.setdefault(f"{names.get(one.arm, one.arm)}, {kind}", line)
+                    shown.setdefault(names.get(one.arm, one.arm), line)
             axes.set_title("full supervision" if k is None else f"k = {k}", fontsize=10.5)
             axes.set_xlim(0, 100)
-            axes.xaxis.set_major_locator(MaxNLocator(4))
+            axes.set_xticks([0, 25, 50, 75])
         panels[0].set_ylabel("mean IoU over classes")
         figure.supxlabel("share of the training's images, %", fontsize=10.5)
         figure.legend(
@@ -216,7 +219,11 @@ def _new(height: float) -> tuple[Figure, Axes]:
 
 def _legend(figure: Figure, axes: Axes) -> None:
     """The names of the arms above the axes, where they cover nothing."""
-    handles, labels = axes.get_legend_handles_labels()
+    _names(figure, *axes.get_legend_handles_labels())
+
+
+def _names(figure: Figure, handles: Sequence[Any], labels: Sequence[str]) -> None:
+    """The names above everything."""
     figure.legend(handles, labels, loc="outside upper left", ncols=3, frameon=False, handlelength=3.2)
 
 
