@@ -83,6 +83,14 @@ def test_masks_of_one_class_each_and_of_another_program(generator, tmp_path) -> 
     assert np.array_equal(read_support(other).masks[0], labels[0])
 
 
+def test_labelme_leaves_its_mask_in_a_folder_of_the_image(generator, tmp_path) -> None:
+    (name,) = export(tmp_path, generator, 1, classes=CLASSES)
+    _, seen, labels = drawn(tmp_path, name)
+    write_mask(tmp_path / "masks" / name / "label.png", Mask(labels, seen.affine))
+    assert np.array_equal(read_support(tmp_path).masks[0], labels[0])
+    assert f"masks/{name}/label.png" in (tmp_path / "README.txt").read_text()
+
+
 def test_samples_follow_from_the_seed_and_truncation_makes_them_usual(generator, tmp_path) -> None:
     export(tmp_path / "a", generator)
     export(tmp_path / "b", generator, 5)

@@ -322,21 +322,26 @@ def _how_to(
     """What the person is told."""
     first, some = names[0], next(iter(classes or {"lung": 1}))
     values = ", ".join(f"{value} = {name}" for name, value in classes.items()) if classes else ""
-    several = "all channels of each are in channels/; draw on those in images/\n" if shape[1] > 1 else ""
+    several = "\n   All channels of each are in channels/; draw on those in images/." if shape[1] > 1 else ""
+    ways = {
+        f"{first}{suffix}": f"all classes in one file: 0 = background, {values or '1, 2, ... = classes'}",
+        f"{some}/{first}{suffix}": "one class per file, in a folder of its name",
+        f"{first}_{some}{suffix}": "one class per file",
+    }
+    width = max(map(len, ways))
+    listed = "\n".join(f"       masks/{name:{width}}  {what}" for name, what in ways.items())
     return f"""These {len(names)} images were drawn by a generator; they show no patient.
 
 1. Open images/{first}{suffix}, ... in a program you like (3D Slicer, ITK-SNAP, labelme, GIMP, ...).
-   overview.png shows all of them. {several}
+   overview.png shows all of them.{several}
 2. Draw what is to be found, and save one mask per image into masks/, in the size of the image
    ({shape[3]} x {shape[2]} pixels), as PNG, NIfTI, NRRD or MHA (no JPEG), in one of these ways:
-       masks/{first}.png           all classes in one file: 0 = background, {values or "1, 2, ... = classes"}
-       masks/{some}/{first}.png    one class per file, in a folder of its name
-       masks/{first}_{some}.png    one class per file
+{listed}
    Pixels that nobody can judge: 255 in a file of all classes.
-   labelme: export the label maps (labelme_export_json gives label.png).
-3. You need not label all of them. An image of which you drew nothing counts as not labelled; where nothing
-   is to be seen, save an empty mask.
-4. `fewmask check {{this folder}}` tells whether the masks are well.
+   From labelme, export label.png and put it at masks/{first}/label.png.
+3. You need not label all of them. An image without a mask counts as not labelled; where nothing is to be
+   seen, save an empty mask.
+4. `fewmask check` on this folder tells whether the masks are well.
 
 Do not change the images, {SUPPORT_JSON} or {SAMPLES}.
 """
