@@ -3,6 +3,7 @@ import torch
 from torch.nn import functional as F
 
 from fewmask.core.errors import ConfigError, ShapeError
+from fewmask.networks import pixelhead
 from fewmask.networks.pixelhead import PixelHead, ProjectedSum, resize
 
 
@@ -41,7 +42,7 @@ def test_heads_of_the_paper(kind, layers):
     maps = _maps()
     head = PixelHead([m.shape[1] for m in maps], 4, kind=kind, width=16)
     head.initialise(torch.Generator().manual_seed(1))
-    assert head(maps, (16, 16)).shape == (2, 4, 16, 16)
+    assert head(maps, (16, 16)).shape == (1, 2, 4, 16, 16)
     assert len(head.rest) == 2 * layers
 
 
@@ -52,7 +53,7 @@ def test_mlp_looks_at_single_pixels_and_cnn_does_not():
     for kind, spread in (("mlp", False), ("S", True)):
         head = PixelHead([2], 3, kind=kind, width=8)
         head.initialise(torch.Generator().manual_seed(1))
-        changed = (head([one], (8, 8)) - head([other], (8, 8))).abs().sum(dim=1)[0] > 0
+        changed = (head([one], (8, 8)) - head([other], (8, 8))).abs().sum(dim=2)[0, 0] > 0
         assert bool(changed[3, 3] or changed[2, 2]) is spread
 
 
@@ -80,3 +81,105 @@ def test_other_maps_are_refused():
 def test_unknown_head_is_refused():
     with pytest.raises(ConfigError, match="no such head"):
         PixelHead([3], 2, kind="XL")
+
+
+def _ensemble(maps, kind, members=3, width=8, classes=3):
+    head = PixelHead([m.shape[1] for m in maps], classes, kind=kind, width=width, members=members)
+    head.initialise(*[torch.Generator().manual_seed(number) for number in range(members)])
+    chance = torch.Generator().manual_seed(9)
+    count = sum(head.channels)
+    head.standardise(torch.randn(count, generator=chance), torch.rand(count, generator=chance) + 0.5)
+    with torch.no_grad():
+        for parameter in head.parameters():
+            if parameter.ndim == 1:
+                parameter.copy_(torch.randn(parameter.shape, generator=chance))
+    return head
+
+
+def _concatenating(head, maps, size, number):
+    """The way of the papers, for one member of the ensemble."""
+    big = torch.cat([resize(m, size) for m in maps], dim=1)
+    x = (big - head.first.mean[:, None, None]) / head.first.deviation[:, None, None]
+    rows = slice(number * head.width, (number + 1) * head.width)
+    x = F.conv2d(x, head.first.weight[rows, :, None, None], head.first.bias[rows])
+    for layer in head.rest[1::2]:
+        out = layer.out_channels // head.members
+        mine = slice(number * out, (number + 1) * out)
+        x = F.conv2d(
+            F.leaky_relu(x, 0.2),
+            layer.weight[mine],
+            layer.bias[mine],
+            padding=layer.padding,
+            dilation=layer.dilation,
+        )
+    return x
+
+
+SIZES = {"even": (16, 16), "odd": (19, 23), "wide": (13, 40)}
+
+
+@pytest.mark.parametrize("kind", ["S", "M", "L", "mlp"])
+@pytest.mark.parametrize("size", SIZES.values(), ids=SIZES)
+@pytest.mark.parametrize("gradients", [True, False])
+def test_every_member_equals_the_concatenating_computation(kind, size, gradients, monkeypatch):
+    monkeypatch.setattr(pixelhead, "BAND_PIXELS", 5 * size[1])
+    monkeypatch.setattr(pixelhead, "ROWS_AT_ONCE", 16)
+    maps = [*_maps(), torch.randn(2, 2, *size, generator=torch.Generator().manual_seed(4))]
+    maps.append(torch.randn(2, 3, *size, generator=torch.Generator().manual_seed(5)))
+    head = _ensemble(maps, kind)
+    with torch.set_grad_enabled(gradients):
+        found = head(maps, size)
+    for number in range(3):
+        expected = _concatenating(head, maps, size, number)
+        assert (found[number] - expected).abs().max() < 1e-5 * expected.std()
+    assert not torch.allclose(found[0], found[1])
+
+
+@pytest.mark.parametrize("kind", ["S", "mlp"])
+def test_without_a_map_of_full_size(kind):
+    maps = _maps(((3, 4), (5, 8)))
+    head = _ensemble(maps, kind)
+    with torch.no_grad():
+        found = head(maps, (16, 16))
+    expected = _concatenating(head, maps, (16, 16), 2)
+    assert (found[2] - expected).abs().max() < 1e-5 * expected.std()
+
+
+@pytest.mark.parametrize("kind", ["S", "M", "L", "mlp"])
+def test_members_are_heads_and_heads_join(kind):
+    maps = _maps()
+    head = _ensemble(maps, kind)
+    alone = [head.member(number) for number in range(3)]
+    with torch.no_grad():
+        together = head(maps, (16, 16))
+        for number, one in enumerate(alone):
+            assert one.members == 1
+            assert torch.allclose(one(maps, (16, 16))[0], together[number], atol=1e-5)
+    again = PixelHead.joined([*alone[:1], PixelHead.joined(alone[1:])])
+    assert all(torch.equal(value, again.state_dict()[name]) for name, value in head.state_dict().items())
+
+
+def test_only_equal_designs_join():
+    head = PixelHead([3], 2, width=8)
+    other = PixelHead([3], 2, width=8)
+    other.standardise(torch.ones(3), torch.ones(3))
+    for wrong in (PixelHead([3], 3, width=8), PixelHead([3], 2, width=8, kind="M"), other):
+        with pytest.raises(ConfigError, match="cannot become one"):
+            PixelHead.joined([head, wrong])
+
+
+def test_every_member_has_its_own_chance():
+    head = PixelHead([3], 2, width=8, members=2)
+    with pytest.raises(ConfigError, match="own generator"):
+        head.initialise(torch.Generator())
+    with pytest.raises(ConfigError, match="at least one member"):
+        PixelHead([3], 2, members=0)
+
+
+def test_narrow_bands_hold_little(monkeypatch):
+    monkeypatch.setattr(pixelhead, "BAND_PIXELS", 32)
+    maps = _maps()
+    head = _ensemble(maps, "mlp")
+    with torch.no_grad():
+        heights = [len(wide) // 16 for _, wide in head.first.bands([m[:1] for m in maps], (16, 16))]
+    assert heights == [2] * 8

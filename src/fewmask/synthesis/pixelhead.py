@@ -1,7 +1,12 @@
-"""From k labelled images to a head that labels pixels by features (RepurposeGAN, Tritrong et al. 2021)."""
+"""From k labelled images to heads that label pixels by features.
+
+RepurposeGAN (Tritrong et al. 2021) trains one convolutional head, DatasetGAN (Zhang et al. 2021) ten that
+look at single pixels; here either is an ensemble trained and read at once.
+"""
 
 import json
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +22,9 @@ from fewmask.core.files import write_atomic
 from fewmask.core.run import Step
 from fewmask.core.seed import integer
 from fewmask.core.volume import IGNORE
+from fewmask.data.augment_spatial import SpatialRanges
 from fewmask.data.batches import ArraySource, Augment, Stream
+from fewmask.data.softmasks import MaskArray, is_soft
 from fewmask.networks.pixelhead import HeadKind, PixelHead
 from fewmask.objectives.pixelhead import PixelHeadObjective
 from fewmask.synthesis.features import ChannelStatistics, FeatureStack
@@ -25,6 +32,9 @@ from fewmask.training.launch import Fabric
 from fewmask.training.loop import fit
 
 Float = NDArray[np.float32]
+
+REMEMBER = 2**30
+"""Bytes for the features of labelled images during a training."""
 
 Labeller = Callable[[Tensor, Tensor | None], Tensor]
 """Class probabilities (B, K, H, W) of images (B, C, H, W) in [-1, 1] with their latents or None."""
@@ -34,12 +44,12 @@ Labeller = Callable[[Tensor, Tensor | None], Tensor]
 class Shots:
     """Labelled images for a head.
 
-    images (N, C, H, W) in [-1, 1]; masks (N, H, W) uint8, `IGNORE` is unjudged; ws (N, num_ws, w_dim) their
-    latents, or None when no source of the stack reads latents.
+    images (N, C, H, W) in [-1, 1]; masks (N, H, W) uint8, `IGNORE` is unjudged, or soft (N, K, H, W) as in
+    `data.softmasks`; ws (N, num_ws, w_dim) their latents, or None when no source of the stack reads latents.
     """
 
     images: Float
-    masks: NDArray[np.uint8]
+    masks: MaskArray
     ws: Float | None = None
 
 
@@ -80,13 +90,18 @@ def fit_head(
     fabric: Fabric,
     kind: HeadKind = "S",
     width: int = 128,
+    members: int = 1,
     batch_size: int = 8,
     augment: Augment | None = None,
+    augment_features: SpatialRanges | None = None,
     class_weights: Sequence[float] = (),
     dice_weight: float = 1.0,
+    watch: Callable[[PixelHead], Mapping[str, float]] | None = None,
+    watch_every: int | None = None,
+    remember: int = REMEMBER,
     label: str = "head",
 ) -> PixelHead:
-    """Train a head on the features of a few labelled images.
+    """Train heads on the features of a few labelled images.
 
     Args:
         stack: the frozen features.
@@ -99,11 +114,17 @@ def fit_head(
         fabric: from `training.launch.launch`.
         kind: size of the head: "S" and "M" for up to 3 shots, "L" for more; "mlp" looks at single pixels.
         width: channels after the projection.
+        members: heads with their own first weights that learn side by side, without influence on each other.
         batch_size: images per update.
         augment: augmentation on the fly; only when the stack reads no latents, which belong to the image
             as it was inverted.
+        augment_features: warps and flips of the features and the mask; they cost no inversion.
         class_weights: (classes,) weights of the cross-entropy, see `inverse_root_frequency`.
         dice_weight: weight of the soft Dice term.
+        watch: numbers to report about the head as it is, e.g. its mean IoU on images kept aside; they choose
+            nothing.
+        watch_every: images between two of them; None: with every report.
+        remember: bytes for the features of the labelled images, which are computed once while they fit.
         label: names the progress bar and the streams of chance.
 
     Raises:
@@ -115,18 +136,12 @@ def fit_head(
             "latents belong to the image as it was inverted; it cannot be augmented afterwards",
             mend="Augment first (augmented_copies), then project; or use an encoder.",
         )
-    if not ((shots.masks > 0) & (shots.masks != IGNORE)).any():
-        raise DataError(
-            "no labelled image shows any class",
-            found=f"{len(shots.masks)} empty masks",
-            expected="at least one labelled pixel",
-            mend="Choose other shots, or check the masks' values.",
-        )
-    sample = torch.from_numpy(np.array(shots.images[:1]))
+    _refuse_empty(shots.masks)
     latents = None if shots.ws is None else torch.from_numpy(np.array(shots.ws))
+    sample = torch.from_numpy(np.array(shots.images[:1]))
     channels = stack.channels(sample, None if latents is None else latents[:1])
-    head = PixelHead(channels, classes, kind=kind, width=width)
-    head.initialise(torch.Generator().manual_seed(integer(seed, label, "weights")))
+    head = PixelHead(channels, classes, kind=kind, width=width, members=members)
+    head.initialise(*chances(seed, label, members))
     head.standardise(statistics.mean, statistics.deviation)
     objective = PixelHeadObjective(
         head,
@@ -135,6 +150,9 @@ def fit_head(
         latents=latents,
         class_weights=class_weights,
         dice_weight=dice_weight,
+        augment_features=augment_features,
+        remember=remember,
+        numbered=augment is None,
     )
     source = ArraySource(shots.images, shots.masks)
     stream = Stream(source, batch_size, seed=seed, name=label, augment=augment)
@@ -147,9 +165,62 @@ def fit_head(
         fabric=fabric,
         checkpoint_every=images,
         report_every=max(images // 20, 1),
+        observe=None if watch is None else lambda: watch(head),
+        observe_every=watch_every,
         label=label,
     )
     return head.eval()
+
+
+def chances(seed: int, label: str, members: int) -> list[torch.Generator]:
+    """What each member draws its first weights from: the same however many members there are."""
+    names = [("weights",), *(("weights", number) for number in range(1, members))]
+    return [torch.Generator().manual_seed(integer(seed, label, *name)) for name in names]
+
+
+def _refuse_empty(masks: MaskArray) -> None:
+    if not ((masks[:, 1:] > 0) if is_soft(masks) else (masks > 0) & (masks != IGNORE)).any():
+        raise DataError(
+            "no labelled image shows any class",
+            found=f"{len(masks)} empty masks",
+            expected="at least one labelled pixel",
+            mend="Choose other shots, or check the masks' values.",
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Reading:
+    """What an ensemble says of N images.
+
+    probabilities (N, K, H, W) float32, the mean over the members; disagreement (N, H, W) float32 in [0, 1],
+    see `disagreement`.
+    """
+
+    probabilities: Float
+    disagreement: Float
+
+    @property
+    def uncertainty(self) -> Float:
+        """(N,) mean disagreement over the pixels of each image; DatasetGAN leaves out the worst tenth."""
+        return np.asarray(self.disagreement.mean(axis=(1, 2)), dtype=np.float32)
+
+
+def read_images(
+    heads: Sequence[PixelHead],
+    stack: FeatureStack,
+    images: Float,
+    ws: Float | None = None,
+    *,
+    batch_size: int = 16,
+) -> Reading:
+    """Probabilities and disagreement of all members of the heads on images (N, C, H, W)."""
+
+    def label(image: Tensor, w: Tensor | None) -> Tensor:
+        each = member_probabilities(heads, stack, image, w)
+        return torch.cat([each.mean(dim=0), disagreement(each)[:, None]], dim=1)
+
+    both = in_batches(label, images, ws, batch_size)
+    return Reading(both[:, :-1], both[:, -1])
 
 
 def predict_head(
@@ -160,7 +231,7 @@ def predict_head(
     *,
     batch_size: int = 16,
 ) -> Float:
-    """Class probabilities (N, K, H, W) float32 of images (N, C, H, W): the mean over the heads."""
+    """Class probabilities (N, K, H, W) float32 of images (N, C, H, W): the mean over all members."""
     return in_batches(lambda image, w: probabilities(heads, stack, image, w), images, ws, batch_size)
 
 
@@ -178,30 +249,56 @@ def in_batches(label: Labeller, images: Float, ws: Float | None, batch_size: int
 def probabilities(
     heads: Sequence[PixelHead], stack: FeatureStack, image: Tensor, ws: Tensor | None
 ) -> Tensor:
-    """Mean class probabilities (B, K, H, W) of the heads; the features are computed once for all."""
+    """Mean class probabilities (B, K, H, W) of all members; the features are computed once for all."""
+    return member_probabilities(heads, stack, image, ws).mean(dim=0)
+
+
+def member_probabilities(
+    heads: Sequence[PixelHead], stack: FeatureStack, image: Tensor, ws: Tensor | None
+) -> Tensor:
+    """Class probabilities (M, B, K, H, W) of every member of every head."""
     size = (int(image.shape[2]), int(image.shape[3]))
     maps = stack.maps(image, ws)
     with torch.no_grad():
-        return torch.stack([head(maps, size).softmax(dim=1) for head in heads]).mean(dim=0)
+        return torch.cat([head(maps, size) for head in heads]).softmax(dim=2)
 
 
-def inverse_root_frequency(masks: NDArray[np.uint8], classes: int) -> tuple[float, ...]:
+def disagreement(each: Tensor) -> Tensor:
+    """Jensen-Shannon divergence (B, H, W) of the members' probabilities (M, B, K, H, W), in units of log K.
+
+    JS = H(mean p) - mean H(p) with H the entropy (Zhang et al. 2021, "DatasetGAN", section 3.2): 0 where all
+    members say the same, however unsure they are; at most 1.
+    """
+
+    def entropy(p: Tensor) -> Tensor:
+        return -torch.xlogy(p, p).sum(dim=-3)
+
+    divergence = entropy(each.mean(dim=0)) - entropy(each).mean(dim=0)
+    return divergence.clamp_min(0) / math.log(max(each.shape[2], 2))
+
+
+def inverse_root_frequency(masks: MaskArray, classes: int) -> tuple[float, ...]:
     """Class weights (classes,) for rare classes: 1 / sqrt(share of judged pixels), scaled to mean 1.
 
-    A class that no mask shows gets the weight of a single pixel.
+    Masks (N, H, W), or soft (N, classes, H, W), whose shares are added up. A class that no mask shows gets
+    the weight of a single pixel.
     """
-    counts = np.bincount(masks[masks != IGNORE].ravel(), minlength=classes)[:classes].clip(min=1)
+    if is_soft(masks):
+        counts = masks.sum(axis=(0, *range(2, masks.ndim)), dtype=np.float64).clip(min=1)
+    else:
+        counts = np.bincount(masks[masks != IGNORE].ravel(), minlength=classes)[:classes].clip(min=1)
     weights = 1.0 / np.sqrt(counts / counts.sum())
     return tuple(float(weight) for weight in weights / weights.mean())
 
 
 def write_head(path: Path, head: PixelHead) -> Path:
-    """Write a head's weights and settings as one safetensors file."""
+    """Write the weights of a head, with all members, and its settings as one safetensors file."""
     settings = {
         "channels": list(head.channels),
         "classes": head.classes,
         "kind": head.kind,
         "width": head.width,
+        "members": head.members,
     }
     about = {"settings": json.dumps(settings)}
     return write_atomic(path, lambda temporary: save_file(head.state_dict(), temporary, metadata=about))
