@@ -10,6 +10,9 @@ from fewmask.report.words import dice_words, k_words, listed, shots_words, signe
 NEARLY_ALL = 0.95
 """The share of full supervision that is aimed at with the fewest shots."""
 
+ALPHA = 0.05
+"""A difference whose corrected p is above this is called weak."""
+
 _SAID: dict[str, str] = {
     "a": "beats",
     "b": "does not beat",
@@ -50,20 +53,33 @@ def _on_trial(table: Sequence[Line]) -> tuple[ArmKind, ...]:
 def _best(first: Line, count: int, sides: Sequence[tuple[Line, Comparison]], report: Report) -> Sentence:
     """The best of `count` arms against the rival, and against a better baseline where there is one."""
     labels = shots_words(first.shots, report.shots_unit)
-    which = f"the best of {count} methods on trial, the {first.name}" if count > 1 else f"the {first.name}"
+    which = f"the best of {count} methods on trial, the" if count > 1 else "the"
     (line, one), *more = sides
+    advice = {"b": f"; use the {line.name}", "none": f"; nothing speaks against the simpler {line.name}"}
+    if one.p_holm is not None and one.p_holm > ALPHA:
+        advice["a"] = f"; weak, since p = {one.p_holm:.2f} after Holm's correction"
+    comma = "," if count > 1 else ""
     text = (
-        f"With {labels} {which} (Dice {dice_words(first)}), {_SAID[one.claim]} the {line.name} on the same "
-        f"{report.shots_unit}s ({dice_words(line)}): difference {signed(one)}."
+        f"With {labels} {which} {first.name} (Dice {dice_words(first)}){comma} {_SAID[one.claim]} the "
+        f"{line.name} on the same {report.shots_unit}s ({dice_words(line)}): difference {signed(one)}"
+        f"{advice.get(one.claim, '')}."
     )
     for line, one in more:
         text += (
             f" The best baseline is the {line.name} ({dice_words(line)}); it {_SAID[one.claim]} that one: "
             f"difference {signed(one)}."
         )
-    claims = {one.claim for _, one in sides}
-    kind = _KINDS[claims.pop()] if len(claims) == 1 else "mixed"
-    return Sentence(text, kind)
+    return Sentence(text, _kind_of([one for _, one in sides]))
+
+
+def _kind_of(compared: Sequence[Comparison]) -> Verdict:
+    """What several comparisons say together: only a win makes them mixed."""
+    claims = {one.claim for one in compared}
+    if len(claims) == 1:
+        return _KINDS[claims.pop()]
+    if "too few patients" in claims:
+        return "caution"
+    return "mixed" if "a" in claims else "worse"
 
 
 def rival_at_each_k(compared: Sequence[Comparison], report: Report, rival: str) -> list[Sentence]:
@@ -78,14 +94,14 @@ def rival_at_each_k(compared: Sequence[Comparison], report: Report, rival: str) 
     parts = []
     for k in dict.fromkeys(one.shots_a for one in own):
         here = [one.claim for one in own if one.shots_a == k]
-        parts.append(f"at {k_words(k)} {here.count('a')} of {len(here)} ({here.count('b')} below it)")
-    kinds: set[Verdict] = {_KINDS[one.claim] for one in own}
-    kind: Verdict = kinds.pop() if len(kinds) == 1 else "mixed"
+        parts.append(
+            f"{here.count('a') or 'none'} of {len(here)} at {k_words(k)} ({here.count('b')} below it)"
+        )
     return [
         Sentence(
             f"Methods on trial above the {report.name_of(rival)} with an interval that excludes 0: "
             f"{listed(parts)}; the table marks which.",
-            kind,
+            _kind_of(own),
         )
     ]
 

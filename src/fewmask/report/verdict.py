@@ -17,7 +17,6 @@ from fewmask.report.tables import (
 )
 from fewmask.report.words import dice_words, k_words, listed, shots_words, signed
 
-_ALPHA = 0.05
 _KINDS: dict[str, Verdict] = {"a": "better", "b": "worse", "none": "undecided", "too few patients": "caution"}
 
 
@@ -122,7 +121,7 @@ def _same_shots(one: Comparison, a: Line, b: Line, report: Report, count: int) -
     )
     difference = f"difference {signed(one)}"
     if one.claim == "a":
-        weak = one.p_holm is not None and one.p_holm > _ALPHA
+        weak = one.p_holm is not None and one.p_holm > aims.ALPHA
         doubt = (
             f"; weak, since p = {one.p_holm:.2f} after Holm's correction for {count} tests" if weak else ""
         )
