@@ -35,6 +35,21 @@ def test_dice_by_hand():
     assert soft_dice_loss(p, target, judged, smooth=0.0).item() == pytest.approx(1 - 2 * 0.5 / (0.75 + 1))
 
 
+@pytest.mark.parametrize("share", [0.2, 0.35, 0.8])
+def test_of_soft_masks_the_best_answer_is_the_mask_itself(share):
+    target = torch.full((1, 2, 4, 4), 0.1)
+    target[:, :, :2] = share * 0.5
+    target[:, 0] = 0.5 - target[:, 1]  # every voxel counts half
+    answers = torch.linspace(0.02, 0.98, 49)
+    losses = []
+    for answer in answers:
+        p = 2 * target.clone()
+        p[:, 1, :2], p[:, 0, :2] = answer, 1 - answer
+        losses.append(soft_dice_loss(p, target, target.sum(dim=1, keepdim=True)).item())
+    assert answers[losses.index(min(losses))].item() == pytest.approx(share, abs=0.02)
+    assert min(losses) == pytest.approx(0, abs=0.03)
+
+
 def test_cross_entropy_by_hand_with_weights():
     log_p = torch.log(torch.tensor([[0.2, 0.6], [0.8, 0.4]])).reshape(1, 2, 1, 2)
     target, _ = targets_of(torch.tensor([[[1, 0]]]), 2)

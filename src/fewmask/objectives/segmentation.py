@@ -35,14 +35,16 @@ def targets_of(mask: Tensor, classes: int) -> tuple[Tensor, Tensor]:
 def soft_dice_loss(probabilities: Tensor, target: Tensor, judged: Tensor, *, smooth: float = 1e-5) -> Tensor:
     """One minus the soft Dice of every foreground class over the whole batch, averaged over classes.
 
-    1 - (2 sum(p t) + e) / (sum(p j) + sum(t) + e) with p, t (B, K, *S) and the judged share j (B, 1, *S):
-    Milletari et al., "V-Net", 3DV 2016, section 3, in the form of nnU-Net (plain sums, batch Dice, no
-    background; Isensee et al., Nature Methods 2021).
+    1 - (2 sum(min(j p, t)) + e) / (sum(j p) + sum(t) + e) with p, t (B, K, *S) and the judged share j
+    (B, 1, *S). For hard targets that is the 2 sum(p t) of Milletari et al., "V-Net", 3DV 2016, section 3, in
+    the form of nnU-Net (plain sums, batch Dice, no background; Isensee et al., Nature Methods 2021). For soft
+    ones the minimum makes p = t the best answer (Wang et al., "Dice semimetric losses", MICCAI 2023, with
+    2 min(a, b) = a + b - |a - b|), where the product draws every voxel with t > Dice / 2 to 1.
     """
     over = (0, *range(2, probabilities.ndim))
-    p, t = probabilities[:, 1:], target[:, 1:]
-    both = (p * t).sum(dim=over)
-    either = (p * judged).sum(dim=over) + t.sum(dim=over)
+    p, t = probabilities[:, 1:] * judged, target[:, 1:]
+    both = torch.minimum(p, t).sum(dim=over)
+    either = p.sum(dim=over) + t.sum(dim=over)
     return 1 - ((2 * both + smooth) / (either + smooth)).mean()
 
 
