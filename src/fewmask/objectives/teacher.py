@@ -29,8 +29,8 @@ class TeacherSettings:
     """How the student is taught where nobody judged. Raises `ConfigError` for a number out of range."""
 
     average: int = 1000
-    """Half-life in images of the teacher's weights; at first at most a tenth of the images seen, for the
-    student improves quickly then (Tarvainen & Valpola, section 3)."""
+    """Half-life in images of the teacher's weights; with a ramp at first at most a tenth of the images seen,
+    for a student that starts from nothing improves quickly then (Tarvainen & Valpola, section 3)."""
     weight: float = 1.0
     """Of the loss on unlabelled images, beside 1 for the labelled ones."""
     ramp: float = 0.3
@@ -58,7 +58,7 @@ class TeacherSettings:
 
     def half_life(self, images_seen: int) -> float:
         """Half-life in images of the teacher's weights."""
-        return min(self.average, images_seen / 10)
+        return min(self.average, images_seen / 10) if self.ramp > 0 else self.average
 
 
 class MeanTeacherObjective:

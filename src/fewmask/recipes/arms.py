@@ -16,12 +16,15 @@ from fewmask.data.augment import StrongAugment
 from fewmask.data.augment_spatial import SpatialRanges
 from fewmask.data.batches import Source
 from fewmask.metrics.score import Row, read_rows, write_rows
+from fewmask.objectives.teacher import TeacherSettings
 from fewmask.recipes.settings import UNetSettings
 from fewmask.recipes.stage import Labelled, Stage
 from fewmask.segmenter.evaluate import evaluate
 from fewmask.segmenter.fit import FitSettings, fit_segmenter
 from fewmask.segmenter.fit import Labelled as Pairs
 from fewmask.segmenter.model import Segmenter
+from fewmask.segmenter.sources import encode
+from fewmask.synthesis.pixelhead import inverse_root_frequency
 
 UNET = "unet"
 
@@ -43,23 +46,30 @@ def train_unet(
     shots: int | None,
     draw: int,
     mixed: Mixed | None = None,
+    teacher: TeacherSettings | None = None,
+    start: Segmenter | None = None,
 ) -> Segmenter:
     """The U-Net of every arm: one architecture, one budget of images, one augmentation.
 
-    `mixed` replaces the items by a source with sampling weights (generated images beside real ones).
+    `mixed` replaces the items by a source with sampling weights (generated images beside real ones);
+    `teacher` lets the U-Net learn from its unlabelled images as well; `start` has the first weights.
     """
     unet, held_out = stage.settings.unet, stage.validation
     source, weights = mixed if mixed is not None else (None, None)
+    name = place(arm, shots, draw)
     return fit_segmenter(
         Pairs(items.images, items.masks) if source is None else source,
         stage.preparation,
         stage.cohort.classes,
-        settings=fit_settings(unet, stage),
-        step=stage.run.step(place(arm, shots, draw)),
+        settings=fit_settings(unet, stage, items),
+        step=stage.run.step(name),
         seed=stage.settings.seed,
         fabric=stage.fabric,
         validation=None if held_out is None else Pairs(held_out.images, held_out.masks),
+        watch=_followed(stage) if unet.follow and draw == 0 else None,
         weights=weights,
+        teacher=teacher,
+        start=start,
         may_be_absent=stage.settings.cohort.lesions,
         picture_channels={
             modality: file.channel
@@ -67,12 +77,17 @@ def train_unet(
             if file.channel is not None
         },
         about={"arm": arm, "shots": shots, "draw": draw, "cases": items.patients_text},
-        label=place(arm, shots, draw),
+        label=name,
     )
 
 
-def fit_settings(unet: UNetSettings, stage: Stage) -> FitSettings:
-    """The segmenter's settings from the recipe's."""
+def _followed(stage: Stage) -> Pairs:
+    """The test slices, whose mean IoU a training may tell while it goes on; it chooses nothing by them."""
+    return Pairs(stage.test_items.images, stage.test_items.masks)
+
+
+def fit_settings(unet: UNetSettings, stage: Stage, items: Labelled) -> FitSettings:
+    """The segmenter's settings from the recipe's; rare classes are weighed by what the items show."""
     patch: tuple[int, ...] | None = unet.patch
     if stage.settings.prepare.dims == 2:
         patch = stage.settings.prepare.size
@@ -83,7 +98,14 @@ def fit_settings(unet: UNetSettings, stage: Stage) -> FitSettings:
         batch_size=unet.batch,
         lr=unet.learning_rate,
         augment=StrongAugment(spatial=SpatialRanges(flips=unet.flips)),
+        class_weights=class_weights(stage, items) if unet.class_weights else (),
     )
+
+
+def class_weights(stage: Stage, items: Labelled) -> tuple[float, ...]:
+    """Weight of each class, the background first: 1 / sqrt of its share of the items' pixels, mean 1."""
+    flat = np.concatenate([mask.ravel() for mask in items.masks])
+    return inverse_root_frequency(encode(flat, stage.labels, "labelled items"), len(stage.labels))
 
 
 def unet_arm(
@@ -94,17 +116,27 @@ def unet_arm(
     draw: int,
     arm: str = UNET,
     mixed: Callable[[], Mixed] | None = None,
+    teacher: TeacherSettings | None = None,
+    start: Callable[[], Segmenter] | None = None,
     made_from: Mapping[str, Any] | None = None,
 ) -> list[Row]:
     """Train the U-Net on `items` and score it on the test patients.
 
-    `mixed` makes what `train_unet` calls so; it is called only when the arm is still to be trained.
+    `mixed` and `start` make what `train_unet` calls so, only when the arm is still to be trained.
     `made_from`: further settings (JSON values) on which the arm depends.
     """
 
     def compute() -> list[Row]:
-        made = None if mixed is None else mixed()
-        segmenter = train_unet(stage, items, arm=arm, shots=shots, draw=draw, mixed=made)
+        segmenter = train_unet(
+            stage,
+            items,
+            arm=arm,
+            shots=shots,
+            draw=draw,
+            mixed=None if mixed is None else mixed(),
+            teacher=teacher,
+            start=None if start is None else start(),
+        )
         return evaluate(
             segmenter,
             stage.test_cases,

@@ -1,87 +1,86 @@
-"""Few-shot segmentation on GAN features, beside the U-Net on the same masks.
+"""Few-shot segmentation: heads on GAN features, and what else few masks and many unlabelled slices can do.
 
-StyleGAN2 (Karras et al. 2020, with adaptive augmentation) learns the unlabelled slices; the k labelled slices
-and their augmented copies are projected into its latents; a small convolutional head learns from the
-generator's activations (RepurposeGAN, Tritrong et al. 2021); the head labels generated images and a U-Net
-learns from them and the k real slices (auto-shot), so that inference needs one pass. The plain U-Net gets the
-same k masks and the same budget of images.
+A StyleGAN (Karras et al. 2020, with adaptive augmentation) learns the unlabelled slices; the k labelled
+slices and their augmented copies are inverted into its latents; a small head learns from the generator's
+activations (RepurposeGAN, Tritrong et al. 2021); the head labels generated slices and a U-Net learns from
+them and the k real ones (auto-shot). Self-training: the U-Net of the k masks goes on as its own teacher, on
+unlabelled and on generated slices. Beside them stand heads on other features (a self-supervised encoder, the
+U-Net), a mean teacher (Tarvainen & Valpola 2017), the plain U-Net on the same k masks, the U-Net on all masks
+and the empty mask. All are scored on the same patients.
 
     fewmask run fewshot --preset chest-xray-64 --cohort MY_FILMS --out runs/films
 
 Times and scores on real scans: docs/results/.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fewmask.core.volume import Mask, Volume
-from fewmask.data.augment import StrongAugment
-from fewmask.data.augment_spatial import SpatialRanges
-from fewmask.data.batches import ArraySource
-from fewmask.data.case import Case
-from fewmask.data.prepare import Trace, undo_probabilities
-from fewmask.data.slices import from_slices, prepare_slices
-from fewmask.inversion.keep import read_inversion, write_inversion
-from fewmask.inversion.project import Inversion, project
 from fewmask.metrics.score import Row
-from fewmask.networks.pixelhead import PixelHead
-from fewmask.objectives.perceptual import DiscriminatorDistance
-from fewmask.recipes.arms import UNET, Mixed, place, scored, stacked, unet_arm
-from fewmask.recipes.ganchecks import gan_checks, inversion_check
+from fewmask.recipes.arms import UNET, unet_arm
+from fewmask.recipes.controls import empty_arm
+from fewmask.recipes.embedding import unlabelled_slices
+from fewmask.recipes.fewshot_settings import FewshotSettings
+from fewmask.recipes.ganchecks import gan_checks
 from fewmask.recipes.generator import learn_generator
+from fewmask.recipes.heads import Heads, head_arm, key_of, support_checks
 from fewmask.recipes.outcome import Outcome
-from fewmask.recipes.plan import Work, gan_work, inversion_work, unet_work
-from fewmask.recipes.settings import FewshotSettings
-from fewmask.recipes.stage import Few, Labelled, Stage, every_draw
-from fewmask.report.content import Arm, Deviation
-from fewmask.segmenter.evaluate import score_masks
-from fewmask.segmenter.fit import encode
-from fewmask.synthesis.autoshot import collect, mix_with_real, most_certain, sample_labelled
-from fewmask.synthesis.features import (
-    ChannelStatistics,
-    DiscriminatorFeatures,
-    FeatureSource,
-    FeatureStack,
-    GeneratorFeatures,
-    ImageFeatures,
-    sampled_statistics,
+from fewmask.recipes.plan import Work, embedding_work, gan_work, inversion_work, unet_work
+from fewmask.recipes.pool import (
+    AUTOSHOT,
+    SELF,
+    TEACHER,
+    autoshot_arm,
+    pool_of,
+    self_training_arm,
+    teacher_arm,
 )
-from fewmask.synthesis.generator import Slices, TrainedGenerator
-from fewmask.synthesis.pixelhead import Shots as HeadShots
-from fewmask.synthesis.pixelhead import augmented_copies, fit_head, predict_head
-from fewmask.training.launch import on_cpu
+from fewmask.recipes.reading import Reading
+from fewmask.recipes.stage import Stage, every_draw
+from fewmask.report.content import EMPTY_ARM, Arm, Check, Deviation
+from fewmask.synthesis.generator import Slices
+from fewmask.synthesis.quality import draw_images
 
-HEAD, AUTOSHOT = "gan head", "gan auto-shot"
+QUESTION = "From few masks and many unlabelled slices: what beats a U-Net on the same masks?"
 
-ARMS = (
-    Arm(
-        HEAD,
-        "head on GAN features",
-        "ours",
-        "a small head on the features of a GAN trained on the unlabelled slices; test slices are inverted",
+_ARMS = {
+    "empty": EMPTY_ARM,
+    "unet": Arm(
+        UNET, "plain U-Net", "baseline", "U-Net with strong augmentation on the labelled slices alone"
     ),
-    Arm(
+    "mean teacher": Arm(
+        TEACHER,
+        "mean teacher",
+        "baseline",
+        "a U-Net that also learns to agree with its own average on the unlabelled slices",
+    ),
+    "auto-shot": Arm(
         AUTOSHOT,
         "auto-shot U-Net",
         "ours",
-        "a U-Net that learns from generated slices, labelled by that head, and from the labelled slices",
+        "a U-Net that learns from generated slices, labelled by a head, and from the labelled slices",
     ),
-    Arm(UNET, "plain U-Net", "baseline", "U-Net with strong augmentation on the labelled slices alone"),
-)
-"""What each arm of the table is."""
+    "self-training": Arm(
+        SELF,
+        "self-trained U-Net",
+        "ours",
+        "the plain U-Net goes on: it also learns the unlabelled slices as its own average labels them",
+    ),
+}
+
+_SOURCES = {
+    "generator": "the generator",
+    "discriminator": "the discriminator",
+    "encoder": "a self-supervised encoder",
+    "unet": "the plain U-Net",
+    "image": "the slice",
+}
 
 DEVIATIONS = (
-    Deviation("generator", "StyleGAN3", "StyleGAN2", "features without margins; cheaper on a CPU"),
-    Deviation(
-        "what the head reads",
-        "the generator's activations",
-        "setting head.sources; by default the discriminator's and the slice itself too",
-        "an inversion blurs small structures",
-    ),
+    Deviation("generator", "StyleGAN3", "StyleGAN2 by default", "features without margins; cheaper on a CPU"),
     Deviation(
         "labelled slices",
         "inverted as they are",
@@ -92,214 +91,92 @@ DEVIATIONS = (
 )
 """Where this recipe departs from the document it follows (Aoucher et al.; Tritrong et al. 2021)."""
 
-QUESTION = "Do features of a GAN trained on unlabelled slices beat a U-Net on the same few masks?"
+
+def arms(settings: FewshotSettings) -> tuple[Arm, ...]:
+    """What the settings ask for: ours first, then what they must beat."""
+    wanted = [name for name in settings.arms if name != "heads"]
+    heads = [head_of(Reading.parse(text)) for text in settings.head.reads] if "heads" in settings.arms else []
+    every = [*heads, *(_ARMS[name] for name in dict.fromkeys([*wanted, "unet"]))]
+    order = ("ours", "baseline", "reference", "control", "trivial")
+    return tuple(sorted(every, key=lambda arm: (order.index(arm.kind), arm.key != UNET)))
 
 
-@dataclass(frozen=True, eq=False)
-class Tested:
-    """The test slices as the head sees them: their latents, and which case and slice each is."""
-
-    images: NDArray[np.float32]
-    inversion: Inversion
-    rows_of: dict[str, list[int]]
-    traces: dict[str, Trace]
+def head_of(reading: Reading) -> Arm:
+    """A head's arm; those that read nothing of a GAN are rivals."""
+    names = " and ".join(_SOURCES[name] for name in reading.sources)
+    kind = "ours" if {"generator", "discriminator"} & set(reading.sources) else "baseline"
+    way = "" if reading.way is None else f"; slices are inverted by {reading.way.upper()}"
+    if reading.way == "encoder":
+        way = "; slices are inverted by an encoder"
+    return Arm(
+        key_of(reading),
+        f"head on {reading.text}",
+        kind,  # type: ignore[arg-type]
+        f"a small head on features of {names}{way}",
+    )
 
 
 def run(stage: Stage, settings: FewshotSettings) -> Outcome:
     """Train and score every arm."""
-    unlabelled = prepare_slices(
-        stage.training_cases,
-        stage.cohort,
-        stage.preparation,
-        masks=False,
-        cap=settings.gan.slices_per_patient,
-    ).images
-    gan = learn_generator(stage.ground, settings.gan, Slices(unlabelled))
+    unlabelled = unlabelled_slices(stage.ground, settings.gan.slices_per_patient)
+    gan = None
+    if settings.needs_generator:
+        gan = learn_generator(stage.ground, settings.gan, Slices(unlabelled))
     stage = replace(stage, ground=stage.ground.alone())
-    stack = features(gan, settings)
-    statistics = sampled_statistics(stack, gan.generator, seed=settings.seed)
-    tested = invert_test(stage, settings, gan)
+    heads = Heads(stage, settings, unlabelled, gan)
+    pool = pool_of(unlabelled, settings.pool, settings.seed)
 
-    rows: list[Row] = []
+    rows: list[Row] = empty_arm(stage) if "empty" in settings.arms else []
     for few, items in every_draw(stage):
         rows += unet_arm(stage, items, shots=few.count, draw=few.draw)
-        head = learn_head(stage, settings, gan, stack, statistics, few, items)
-        rows += head_arm(stage, settings, few, tested, stack, head)
-        rows += autoshot_arm(stage, settings, gan, stack, head, few, items)
+        if "mean teacher" in settings.arms:
+            rows += teacher_arm(stage, settings, pool, few, items)
+        for text in settings.head.reads if "heads" in settings.arms else ():
+            rows += head_arm(heads, Reading.parse(text), few, items)
+        if "auto-shot" in settings.arms:
+            rows += autoshot_arm(heads, few, items)
+        if "self-training" in settings.arms:
+            rows += self_training_arm(stage, settings, pool, lambda: generated(heads), few, items)
     if settings.shots.full:
         rows += unet_arm(stage, stage.labelled, shots=None, draw=0)
-    few, items = list(every_draw(stage))[-1]
-    checks = gan_checks(gan.generator, unlabelled, tested.images, seed=settings.seed)
-    met = inversion_check(invert_shots(stage, settings, gan, few, items)[2], tested.inversion)
-    learned = len(unlabelled)
-    return Outcome(rows, (*checks, met), {HEAD: learned, AUTOSHOT: learned}, DEVIATIONS)
+    return Outcome(rows, checks(heads), learned_from(settings, len(unlabelled), len(pool)), DEVIATIONS)
 
 
-def features(gan: TrainedGenerator, settings: FewshotSettings) -> FeatureStack:
-    """What the head reads."""
-    kinds: dict[str, FeatureSource] = {
-        "generator": GeneratorFeatures(gan.generator),
-        "discriminator": DiscriminatorFeatures(gan.discriminator),
-        "image": ImageFeatures(),
-    }
-    return FeatureStack([kinds[name] for name in settings.head.sources])
+def generated(heads: Heads) -> NDArray[np.float32]:
+    """Generated slices (N, C, R, R) for self-training to label."""
+    settings = heads.settings
+    return draw_images(
+        heads.gan.generator, settings.self_training.generated, seed=settings.seed, labels=None
+    ).astype(np.float32)
 
 
-def invert(
-    stage: Stage, settings: FewshotSettings, gan: TrainedGenerator, images: NDArray[np.float32], name: str
-) -> Inversion:
-    """Latents of `images`, kept in the run's folder under `name`."""
-    step = stage.run.step(f"inversion/{name}")
-    how = settings.inversion.model_dump(mode="json")
-    inputs = {"stage": stage.key, "inversion": how, "gan": gan.key, "slices": len(images)}
-    if step.result(inputs) is None:
-        inversion = project(
-            gan.generator,
-            images,
-            space=settings.inversion.space,
-            steps=settings.inversion.steps,
-            perceptual=DiscriminatorDistance(gan.discriminator),
-            seed=settings.seed,
-        )
-        write_inversion(step.inversion, inversion)
-        step.finish({"mse": float(inversion.mse.mean())})
-    return read_inversion(step.inversion)
+def learned_from(settings: FewshotSettings, unlabelled: int, pool: int) -> dict[str, int]:
+    """By arm, how many unlabelled slices it has seen."""
+    pools = {TEACHER: pool, SELF: unlabelled if settings.self_training.generated else pool}
+    blind = (UNET, EMPTY_ARM.key, *(key_of(Reading((name,))) for name in ("unet", "image")))
+    return {arm.key: pools.get(arm.key, unlabelled) for arm in arms(settings) if arm.key not in blind}
 
 
-def invert_test(stage: Stage, settings: FewshotSettings, gan: TrainedGenerator) -> Tested:
-    """All slices of the test cases, inverted once for all heads."""
-    slices = prepare_slices(
-        stage.test_cases, stage.cohort, stage.preparation, masks=False, rule=None, dtype=np.float32
-    )
-    rows_of: dict[str, list[int]] = {}
-    for row, ref in enumerate(slices.refs):
-        rows_of.setdefault(ref.case, []).append(row)
-    inversion = invert(stage, settings, gan, slices.images, "test")
-    return Tested(slices.images, inversion, rows_of, dict(slices.traces))
-
-
-def learn_head(
-    stage: Stage,
-    settings: FewshotSettings,
-    gan: TrainedGenerator,
-    stack: FeatureStack,
-    statistics: ChannelStatistics,
-    few: Few,
-    items: Labelled,
-) -> PixelHead:
-    """The head learns from the k slices and their augmented copies, all inverted as a test slice is."""
-    name = place(HEAD, few.count, few.draw)
-    images, masks, inversion = invert_shots(stage, settings, gan, few, items)
-    step = stage.run.step(name)
-    step.claim({"stage": stage.key, **_made_from(settings)})
-    return fit_head(
-        stack,
-        HeadShots(images, masks, inversion.ws),
-        step,
-        classes=len(stage.labels),
-        statistics=statistics,
-        images=settings.head.images,
-        seed=settings.seed,
-        fabric=on_cpu(),
-        kind=settings.head.size,
-        width=settings.head.width,
-        label=name,
-    )
-
-
-def invert_shots(
-    stage: Stage, settings: FewshotSettings, gan: TrainedGenerator, few: Few, items: Labelled
-) -> tuple[NDArray[np.float32], NDArray[np.uint8], Inversion]:
-    """The labelled slices with their augmented copies, their masks as class numbers, and their latents."""
-    name = place(HEAD, few.count, few.draw)
-    images, masks = stacked(items)
-    images, masks = augmented_copies(
-        images,
-        encode(masks, stage.labels, name),
-        StrongAugment(spatial=SpatialRanges(flips=settings.unet.flips)),
-        copies=settings.inversion.copies + 1,
-        seed=settings.seed,
-    )
-    return images, masks, invert(stage, settings, gan, images, name)
-
-
-def head_arm(
-    stage: Stage,
-    settings: FewshotSettings,
-    few: Few,
-    tested: Tested,
-    stack: FeatureStack,
-    head: PixelHead,
-) -> list[Row]:
-    """The published test path: invert the test slice, let the head read its features."""
-
-    def segment(case: Case, images: Mapping[str, Volume]) -> tuple[Mask, Trace]:
-        rows, trace = tested.rows_of[case.name], tested.traces[case.name]
-        soft = predict_head([head], stack, tested.images[rows], tested.inversion.ws[rows])
-        return undo_probabilities(from_slices(soft), trace, labels=stage.labels), trace
-
-    def compute() -> list[Row]:
-        return score_masks(
-            segment,
-            stage.test_cases,
-            stage.cohort,
-            arm=HEAD,
-            shots=few.count,
-            draw=few.draw,
-            folder=stage.run.cases(place(HEAD, few.count, few.draw)),
-            lesion_classes=settings.cohort.lesions,
-        )
-
-    inputs = {"items": [asdict(ref) for ref in stage.items(few.shots).refs], **_made_from(settings)}
-    return scored(stage, place(HEAD, few.count, few.draw), inputs, compute)
-
-
-def autoshot_arm(
-    stage: Stage,
-    settings: FewshotSettings,
-    gan: TrainedGenerator,
-    stack: FeatureStack,
-    head: PixelHead,
-    few: Few,
-    items: Labelled,
-) -> list[Row]:
-    """Generated slices with the head's labels, the uncertain ones left out, mixed with the k real ones."""
-    auto = settings.autoshot
-
-    def mixed() -> Mixed:
-        samples = collect(
-            sample_labelled(
-                gan.generator, [head], stack, auto.samples, seed=settings.seed, truncation=auto.truncation
-            )
-        )
-        samples = most_certain(samples, 1.0 - auto.drop)
-        images, masks = stacked(items)
-        labels = np.asarray(stage.labels, dtype=np.uint8)[samples.labels]
-        together, both, weights = mix_with_real(samples, labels, images, masks, real_share=auto.real)
-        return ArraySource(together, both), weights.tolist()
-
-    return unet_arm(
-        stage,
-        items,
-        shots=few.count,
-        draw=few.draw,
-        arm=AUTOSHOT,
-        mixed=mixed,
-        made_from={**_made_from(settings), "autoshot": auto.model_dump(mode="json")},
-    )
-
-
-def _made_from(settings: FewshotSettings) -> dict[str, Any]:
-    """The settings on which the arms with a GAN depend, as JSON values."""
-    return settings.model_dump(mode="json", include={"gan", "inversion", "head"})
+def checks(heads: Heads) -> tuple[Check, ...]:
+    """What can go wrong with a GAN and its inversions."""
+    settings = heads.settings
+    if not settings.needs_generator:
+        return ()
+    made = gan_checks(heads.gan.generator, heads.unlabelled, heads.tested.images, seed=settings.seed)
+    return (*made, *support_checks(heads))
 
 
 def plan(settings: FewshotSettings) -> Sequence[Work]:
     """What `run` will do, to be timed."""
     draws = len(settings.shots.counts) * settings.shots.draws
-    return [
-        gan_work(settings.gan, settings.prepare.size[0]),
-        inversion_work(settings),
-        unet_work(settings, "U-Net", draws + int(settings.shots.full)),
-        unet_work(settings, "auto-shot U-Net", draws),
+    works = [unet_work(settings, "plain U-Net", draws + int(settings.shots.full))]
+    if settings.needs_generator:
+        works.insert(0, gan_work(settings.gan, settings.prepare.size[0]))
+    if "heads" in settings.arms or "auto-shot" in settings.arms:
+        works.append(inversion_work(settings))
+    if settings.needs_encoder:
+        works.append(embedding_work(settings.encoder.images, settings.prepare.size[0]))
+    works += [
+        unet_work(settings, name, draws) for name in settings.arms if name in _ARMS.keys() - {"empty", "unet"}
     ]
+    return works

@@ -23,7 +23,7 @@ MOST = 1000
 FEWEST = 8
 """Fewer residuals have no 95th percentile."""
 
-NAME = "Test slices are inverted as well as labelled ones"
+NAME = "Test slices are inverted as well as labelled ones, by {}"
 MEANING = "Where the generator cannot draw a slice, the head reads features of another one."
 
 
@@ -74,17 +74,18 @@ def alarm_checks(rung: Sequence[Alarm]) -> tuple[Check, ...]:
     )
 
 
-def inversion_check(labelled: Inversion, test: Inversion) -> Check:
-    """Are test slices met as well as the labelled ones?"""
+def inversion_check(labelled: Inversion, test: Inversion, way: str) -> Check:
+    """Are test slices met as well as the labelled ones, when both are inverted by `way`?"""
+    name = NAME.format(way.upper() if way != "encoder" else "the encoder")
     if len(labelled.mse) < FEWEST:
         return Check(
-            NAME, "not run", f"only {len(labelled.mse)} labelled slices and copies were inverted", MEANING
+            name, "not run", f"only {len(labelled.mse)} labelled slices and copies were inverted", MEANING
         )
     gate = residual_gate(labelled)
     share = float(gate.flags(test).mean())
     mse = f"MSE {np.median(test.mse):.4f} against {np.median(labelled.mse):.4f}"
     return Check(
-        NAME,
+        name,
         "passed" if share < 0.25 else "warning",
         f"{share:.0%} of the test slices exceed the 95th percentile of the labelled ones' residuals; {mse}",
         MEANING,

@@ -51,13 +51,16 @@ class Outcome:
 
 
 def segmented(
-    learn: Callable[[Stage, Any], Outcome], arms: Sequence[Arm], job: Job, settings: CommonSettings
+    learn: Callable[[Stage, Any], Outcome],
+    arms_of: Callable[[Any], Sequence[Arm]],
+    job: Job,
+    settings: CommonSettings,
 ) -> Finished:
     """Let a recipe that segments train and score its arms; write rows, page and the model to use."""
     stage = open_stage(settings, open_told(settings, job))
     outcome = learn(stage, settings)
     write_rows(job.run.results_csv, outcome.rows)
-    report = draw_report(stage, outcome, arms, job)
+    report = draw_report(stage, outcome, arms_of(settings), job)
     keep_model(stage)
     lines = [plain_table(outcome.rows, report), *lesion_lines(outcome.rows)]
     lines += [sentence.text for sentence in verdict(outcome.rows, report)]
@@ -104,7 +107,7 @@ def _ledger(stage: Stage, outcome: Outcome) -> tuple[LedgerLine, ...]:
         slices = _drawn(items)
         masks = shots if shots is not None else _count(stage)
         note = ""
-        if stage.validation is not None:
+        if stage.validation is not None and shots != 0:
             held = _drawn(stage.validation)
             slices += held
             note = f"with {held} slices of validation patients"
@@ -127,6 +130,8 @@ def _cases(stage: Stage, rows: Sequence[Row], arms: Sequence[Arm]) -> tuple[Case
     """Best, median and worst test cases of every arm at its largest k, draw 0."""
     pictures = []
     for arm in arms:
+        if arm.kind in ("trivial", "control"):
+            continue
         own = {row.shots for row in rows if row.arm == arm.key}
         if not own:
             continue

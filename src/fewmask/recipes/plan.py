@@ -21,8 +21,9 @@ from fewmask.objectives.perceptual import DiscriminatorDistance
 from fewmask.objectives.regularise import Regularisation
 from fewmask.objectives.segmentation import Schedule, SegmentationObjective
 from fewmask.objectives.stylegan import StyleGANObjective
+from fewmask.recipes.fewshot_settings import FewshotSettings
 from fewmask.recipes.generator import design_of, like_start
-from fewmask.recipes.settings import CommonSettings, FewshotSettings, GANRunSettings, GANSettings
+from fewmask.recipes.settings import CommonSettings, GANRunSettings, GANSettings
 from fewmask.synthesis.design import GeneratorDesign, build_discriminator, build_generator
 from fewmask.synthesis.keep import read_generator
 from fewmask.synthesis.quality import Judge, draw_images

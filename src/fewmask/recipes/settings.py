@@ -95,8 +95,18 @@ class ShotSettings(Settings):
     )
     draws: Annotated[int, Field(ge=1, description="independent draws of the k labelled ones")] = 2
     unit: Annotated[Literal["slice", "patient"], Field(description="what a shot is")] = "slice"
+    choice: Annotated[
+        Literal["random", "coverage"],
+        Field(description="how the k are chosen: by chance, or so that they cover the unlabelled slices"),
+    ] = "random"
     full: Annotated[bool, Field(description="also train on all labelled training patients")] = True
     minutes_per_mask: Annotated[float, Field(gt=0, description="expert minutes for one labelled slice")] = 3.0
+
+
+class EncoderSettings(Settings):
+    """A small encoder that learns the slices without labels: for coverage, and as features for a head."""
+
+    images: Annotated[int, Field(ge=1, description="slices on which it learns")] = 9_600
 
 
 class UNetSettings(Settings):
@@ -120,6 +130,13 @@ class UNetSettings(Settings):
         Field(description="axes that may be mirrored; none by default, anatomy is asymmetric"),
     ] = ()
     tta: Annotated[bool, Field(description="average predictions over small shifts and allowed flips")] = False
+    class_weights: Annotated[
+        bool, Field(description="rare classes count more: 1 / sqrt of their share of pixels")
+    ] = False
+    follow: Annotated[
+        bool,
+        Field(description="draw the mean IoU of the test slices over training (2-D); it chooses nothing"),
+    ] = False
 
 
 class GANSettings(Settings):
@@ -181,41 +198,6 @@ class GANSettings(Settings):
         return self
 
 
-class InversionSettings(Settings):
-    """From a real slice to the generator's latent."""
-
-    space: Annotated[Literal["w", "w+"], Field(description="one latent for all layers, or one per layer")] = (
-        "w+"
-    )
-    steps: Annotated[int, Field(ge=1, description="optimisation steps")] = 200
-    copies: Annotated[
-        int, Field(ge=0, description="augmented copies of each labelled slice, inverted too")
-    ] = 16
-
-
-class HeadSettings(Settings):
-    """The small segmenter on the generator's features."""
-
-    size: Annotated[Literal["S", "M", "L"], Field(description="depth of the dilated convolutions")] = "S"
-    width: Annotated[int, Field(ge=1, description="channels after the projection of the features")] = 64
-    images: Annotated[int, Field(ge=1, description="training images seen")] = 3000
-    sources: Annotated[
-        tuple[Literal["generator", "discriminator", "image"], ...],
-        Field(description="what the head reads; the published method reads the generator alone"),
-    ] = ("generator", "discriminator", "image")
-
-
-class AutoshotSettings(Settings):
-    """Generated images labelled by the head teach a U-Net, so that inference needs one pass."""
-
-    samples: Annotated[int, Field(ge=1, description="generated images")] = 1000
-    truncation: Annotated[float, Field(gt=0, le=1, description="psi: how near to the mean image")] = 0.8
-    drop: Annotated[float, Field(ge=0, lt=1, description="share of the most uncertain samples left out")] = (
-        0.1
-    )
-    real: Annotated[float, Field(ge=0, lt=1, description="share of real labelled slices in each batch")] = 0.5
-
-
 class GroundSettings(BaseModel):
     """What every recipe needs: chance, machine, cohort, split and preparation."""
 
@@ -239,6 +221,7 @@ class CommonSettings(GroundSettings):
 
     shots: ShotSettings = ShotSettings()
     unet: UNetSettings = UNetSettings()
+    encoder: EncoderSettings = EncoderSettings()
 
     @model_validator(mode="after")
     def _shots_fit_the_dimensions(self) -> "CommonSettings":
@@ -246,6 +229,8 @@ class CommonSettings(GroundSettings):
             raise ValueError("with volumes (prepare.dims=3) a shot is a patient: set shots.unit=patient")
         if len(set(self.shots.counts)) < len(self.shots.counts) or min(self.shots.counts, default=0) < 1:
             raise ValueError("shots.counts must be different numbers of at least 1")
+        if self.prepare.dims == 3 and (self.shots.choice == "coverage" or self.unet.follow):
+            raise ValueError("shots.choice=coverage and unet.follow look at slices: set prepare.dims=2")
         return self
 
 
@@ -255,20 +240,6 @@ class SupervisedSettings(CommonSettings):
     @model_validator(mode="after")
     def _on_one_device(self) -> "SupervisedSettings":
         _refuse_many_devices(self)
-        return self
-
-
-class FewshotSettings(CommonSettings):
-    """GAN on the unlabelled slices, a small segmenter on its features, beside the U-Net on the same masks."""
-
-    gan: GANSettings = GANSettings()
-    inversion: InversionSettings = InversionSettings()
-    head: HeadSettings = HeadSettings()
-    autoshot: AutoshotSettings = AutoshotSettings()
-
-    @model_validator(mode="after")
-    def _slices_for_a_generator(self) -> "FewshotSettings":
-        _refuse_shapes(self.prepare)
         return self
 
 
@@ -293,7 +264,7 @@ class GANRunSettings(GroundSettings):
 
     @model_validator(mode="after")
     def _slices_for_a_generator(self) -> "GANRunSettings":
-        _refuse_shapes(self.prepare)
+        refuse_shapes(self.prepare)
         return self
 
 
@@ -339,7 +310,8 @@ class InvertRunSettings(GroundSettings):
         return self
 
 
-def _refuse_shapes(prepare: PrepareSettings) -> None:
+def refuse_shapes(prepare: PrepareSettings) -> None:
+    """A `ValueError` unless the slices are squares that a generator can draw."""
     height, width = prepare.size
     if prepare.dims != 2:
         raise ValueError("the generator draws slices: set prepare.dims=2")

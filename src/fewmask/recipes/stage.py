@@ -12,9 +12,10 @@ from fewmask.core.errors import ConfigError, DataError
 from fewmask.core.run import Run
 from fewmask.data.cohort import Case, Cohort, read_case_mask, read_images
 from fewmask.data.prepare import Preparation, prepare, prepare_mask
-from fewmask.data.shots import Shot, Shots, draw_shots
+from fewmask.data.shots import Embed, Shot, Shots, draw_shots
 from fewmask.data.slices import SliceRef, prepare_slices
 from fewmask.data.split import Split, write_split
+from fewmask.recipes.embedding import PER_PATIENT, embedded, learn_encoder, unlabelled_slices
 from fewmask.recipes.ground import Ground
 from fewmask.recipes.settings import CommonSettings
 from fewmask.training.launch import Fabric
@@ -107,6 +108,11 @@ class Stage:
         """What every arm depends on, as JSON values: a step made under another key is not reused."""
         return {**self.ground.key, "shots": self.settings.shots.model_dump(mode="json")}
 
+    @cached_property
+    def test_items(self) -> Labelled:
+        """The test cases as training items would be; nothing learns from them."""
+        return prepare_labelled(self.test_cases, self.cohort, self.preparation)
+
     def items(self, shots: Sequence[Shot]) -> Labelled:
         """The labelled items that these shots are: slices, or all slices (volumes) of whole patients."""
         if self.shots.unit == "slice":
@@ -131,17 +137,25 @@ def open_stage(settings: CommonSettings, ground: Ground) -> Stage:
     )
     labelled = prepare_labelled(train, cohort, ground.preparation)
     shots = draw_shots(
-        train,
+        train if settings.shots.choice == "random" else ground.training_cases,
         cohort,
         shots=settings.shots.counts,
         draws=settings.shots.draws,
         seed=settings.seed,
         unit=settings.shots.unit,
         labels=labelled.labels_of,
+        choice=settings.shots.choice,
+        embed=None if settings.shots.choice == "random" else coverage(settings, ground),
     )
     write_split(ground.run.split_json, split, shots)
     held_out = prepare_labelled(validating, cohort, ground.preparation) if validating else None
     return Stage(ground, settings, shots, labelled, held_out)
+
+
+def coverage(settings: CommonSettings, ground: Ground) -> Embed:
+    """Where slices lie in the eyes of an encoder that learned all training slices without labels."""
+    encoder = learn_encoder(ground, unlabelled_slices(ground, cap=PER_PATIENT), settings.encoder.images)
+    return embedded(ground, encoder)
 
 
 def prepare_labelled(cases: Sequence[Case], cohort: Cohort, how: Preparation) -> Labelled:

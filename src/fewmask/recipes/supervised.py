@@ -19,10 +19,14 @@ from fewmask.recipes.settings import SupervisedSettings
 from fewmask.recipes.stage import Stage, every_draw
 from fewmask.report.content import Arm
 
-ARMS = (Arm(UNET, "plain U-Net", "baseline", "U-Net with strong augmentation on the labelled scans alone"),)
-"""What each arm of the table is."""
+_UNET = Arm(UNET, "plain U-Net", "baseline", "U-Net with strong augmentation on the labelled scans alone")
 
 QUESTION = "How well does a U-Net segment from few masks, compared with all masks?"
+
+
+def arms(settings: SupervisedSettings) -> tuple[Arm, ...]:
+    """What the table compares: one network, by the number of masks."""
+    return (_UNET,)
 
 
 def run(stage: Stage, settings: SupervisedSettings) -> Outcome:

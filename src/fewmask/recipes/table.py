@@ -7,11 +7,11 @@ from typing import Any
 
 from fewmask.core.errors import ConfigError
 from fewmask.recipes import fewshot, gan, invert, supervised
+from fewmask.recipes.fewshot_settings import FewshotSettings
 from fewmask.recipes.outcome import segmented
 from fewmask.recipes.page import Finished, Job
 from fewmask.recipes.plan import Work
 from fewmask.recipes.settings import (
-    FewshotSettings,
     GANRunSettings,
     GroundSettings,
     InvertRunSettings,
@@ -30,8 +30,8 @@ class Recipe:
     settings: type[GroundSettings]
     carry_out: Callable[[Job, Any], Finished]
     plan: Callable[[Any], Sequence[Work]]
-    arms: tuple[Arm, ...] = ()
-    """The arms of its table; none when it does not segment."""
+    arms: Callable[[Any], Sequence[Arm]] | None = None
+    """The arms of its table, by the settings; none when it does not segment."""
 
 
 RECIPES = {
@@ -42,18 +42,18 @@ RECIPES = {
             question=supervised.QUESTION,
             settings=SupervisedSettings,
             title="Supervised: a U-Net on few masks, against all",
-            carry_out=partial(segmented, supervised.run, supervised.ARMS),
+            carry_out=partial(segmented, supervised.run, supervised.arms),
             plan=supervised.plan,
-            arms=supervised.ARMS,
+            arms=supervised.arms,
         ),
         Recipe(
             name="fewshot",
             question=fewshot.QUESTION,
             settings=FewshotSettings,
             title="Few-shot segmentation on GAN features",
-            carry_out=partial(segmented, fewshot.run, fewshot.ARMS),
+            carry_out=partial(segmented, fewshot.run, fewshot.arms),
             plan=fewshot.plan,
-            arms=fewshot.ARMS,
+            arms=fewshot.arms,
         ),
         Recipe(
             name="gan",

@@ -1,0 +1,152 @@
+"""The settings of the recipe fewshot: arms, inversion, heads, auto-shot, and learning without labels."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field, model_validator
+
+from fewmask.recipes.reading import Reading
+from fewmask.recipes.settings import CommonSettings, GANSettings, Settings, refuse_shapes
+
+
+class InversionSettings(Settings):
+    """From a real slice to the generator's latent, for heads that read the generator."""
+
+    steps: Annotated[int, Field(ge=1, description="optimisation steps in W and W+")] = 100
+    pti_steps: Annotated[
+        int, Field(ge=1, description="@pti: updates that tune one generator to the training slices")
+    ] = 300
+    encoder_images: Annotated[
+        int, Field(ge=1, description="@encoder: training slices on which the encoder learns")
+    ] = 4_000
+    copies: Annotated[
+        int, Field(ge=0, description="augmented copies of each labelled slice, inverted too")
+    ] = 12
+
+
+def _reading(text: str) -> str:
+    return Reading.parse(text).text
+
+
+ReadingText = Annotated[str, AfterValidator(_reading)]
+"""A setting that says what a head reads; see `recipes.reading`."""
+
+
+class HeadSettings(Settings):
+    """The small segmenters on frozen features."""
+
+    reads: Annotated[
+        tuple[ReadingText, ...],
+        Field(
+            description="one arm each: generator, discriminator, encoder (self-supervised), unet, image, "
+            "joined by +; the generator with the way to invert: @w, @w+, @pti or @encoder"
+        ),
+    ] = ("generator@w+", "generator+discriminator+image@w+")
+    size: Annotated[
+        Literal["S", "M", "L", "mlp"], Field(description="depth of the dilated convolutions; mlp: none")
+    ] = "S"
+    width: Annotated[int, Field(ge=1, description="channels after the projection of the features")] = 64
+    images: Annotated[int, Field(ge=1, description="training images seen")] = 2000
+    members: Annotated[int, Field(ge=1, description="heads that vote, each from its own first weights")] = 1
+    augment_features: Annotated[
+        bool, Field(description="warp the features with the mask while the head learns")
+    ] = False
+    class_weights: Annotated[
+        bool, Field(description="rare classes count more: 1 / sqrt of their share of pixels")
+    ] = False
+    support: Annotated[
+        Path | None,
+        Field(description="learn from generated slices that a person labelled: a folder of `fewmask sample`"),
+    ] = None
+
+
+class AutoshotSettings(Settings):
+    """Generated images labelled by a head teach a U-Net, so that inference needs one pass."""
+
+    reads: Annotated[ReadingText, Field(description="which head labels; it reads the generator")] = (
+        "generator+discriminator+image@w+"
+    )
+    samples: Annotated[int, Field(ge=1, description="generated images")] = 1000
+    truncation: Annotated[float, Field(gt=0, le=1, description="psi: how near to the mean image")] = 0.8
+    drop: Annotated[float, Field(ge=0, lt=1, description="share of the most uncertain samples left out")] = (
+        0.1
+    )
+    confidence: Annotated[
+        Literal["none", "entropy"], Field(description="entropy: pixels count as much as the head is sure")
+    ] = "entropy"
+    real: Annotated[float, Field(ge=0, lt=1, description="share of real labelled slices in each batch")] = 0.5
+
+
+class TeacherArmSettings(Settings):
+    """Mean teacher: a U-Net that learns to agree with its own average on unlabelled slices."""
+
+    labelled: Annotated[float, Field(gt=0, lt=1, description="share of labelled slices in each batch")] = 0.5
+    average: Annotated[int, Field(ge=1, description="half-life of the teacher's weights, in images")] = 1_000
+    weight: Annotated[float, Field(ge=0, description="weight of the loss on unlabelled slices")] = 1.0
+    confidence: Annotated[
+        float, Field(ge=0, le=1, description="pixels of which the teacher is less sure teach nothing")
+    ] = 0.0
+
+
+class SelfTrainingSettings(Settings):
+    """The U-Net goes on as its own teacher, on unlabelled and generated slices."""
+
+    real: Annotated[float, Field(gt=0, lt=1, description="share of real labelled slices in each batch")] = (
+        0.375
+    )
+    average: Annotated[int, Field(ge=1, description="half-life of the teacher's weights, in images")] = 800
+    generated: Annotated[
+        int,
+        Field(ge=0, description="generated slices in the pool, half of what is unlabelled; 0: no generator"),
+    ] = 1_000
+
+
+FewshotArm = Literal["empty", "unet", "mean teacher", "heads", "auto-shot", "self-training"]
+"""Groups of arms that `fewshot` can train; "heads" are those of head.reads."""
+
+
+class FewshotSettings(CommonSettings):
+    """From few masks and many unlabelled slices: GAN features, teachers, and the U-Net on the same masks."""
+
+    arms: Annotated[
+        tuple[FewshotArm, ...], Field(description="what to train and compare; unet is always there")
+    ] = ("empty", "unet", "mean teacher", "heads", "auto-shot", "self-training")
+    pool: Annotated[int, Field(ge=1, description="unlabelled slices that teachers label, at most")] = 5_000
+    gan: GANSettings = GANSettings()
+    inversion: InversionSettings = InversionSettings()
+    head: HeadSettings = HeadSettings()
+    autoshot: AutoshotSettings = AutoshotSettings()
+    teacher: TeacherArmSettings = TeacherArmSettings()
+    self_training: SelfTrainingSettings = SelfTrainingSettings()
+
+    @property
+    def needs_generator(self) -> bool:
+        """Whether any arm reads the generator or its discriminator."""
+        readings = [Reading.parse(text) for text in self.head.reads] if "heads" in self.arms else []
+        read = any({"generator", "discriminator"} & set(one.sources) for one in readings)
+        made = "self-training" in self.arms and self.self_training.generated > 0
+        return read or made or "auto-shot" in self.arms
+
+    @property
+    def needs_encoder(self) -> bool:
+        """Whether the choice of shots or any head needs the self-supervised encoder."""
+        readings = [Reading.parse(text) for text in self.head.reads] if "heads" in self.arms else []
+        return self.shots.choice == "coverage" or any("encoder" in one.sources for one in readings)
+
+    @model_validator(mode="after")
+    def _slices_for_a_generator(self) -> "FewshotSettings":
+        refuse_shapes(self.prepare)
+        return self
+
+    @model_validator(mode="after")
+    def _arms_have_what_they_need(self) -> "FewshotSettings":
+        if not Reading.parse(self.autoshot.reads).generates:
+            raise ValueError("auto-shot labels generated slices: autoshot.reads must name the generator")
+        if self.head.support is not None:
+            strange = [text for text in self.head.reads if not Reading.parse(text).generates]
+            if strange:
+                raise ValueError(
+                    "head.support holds generated slices: every head.reads must name the generator; found "
+                    + ", ".join(strange)
+                )
+        return self

@@ -1,0 +1,278 @@
+"""Heads on frozen features: what each reads, the slices it learns from, and what it scores."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from fewmask.core.volume import Mask, Volume
+from fewmask.data.augment import StrongAugment
+from fewmask.data.augment_spatial import SpatialRanges
+from fewmask.data.case import Case
+from fewmask.data.prepare import Trace, undo_probabilities
+from fewmask.data.slices import from_slices, prepare_slices
+from fewmask.inversion.result import Inversion, joined
+from fewmask.metrics.score import Row
+from fewmask.networks.embedding import ImageEncoder
+from fewmask.networks.pixelhead import PixelHead
+from fewmask.recipes.arms import UNET, place, scored, stacked, train_unet
+from fewmask.recipes.embedding import learn_encoder
+from fewmask.recipes.fewshot_settings import FewshotSettings
+from fewmask.recipes.ganchecks import inversion_check
+from fewmask.recipes.latents import Latents
+from fewmask.recipes.reading import Reading
+from fewmask.recipes.stage import Few, Labelled, Stage, every_draw
+from fewmask.report.content import Check
+from fewmask.segmenter.evaluate import score_masks
+from fewmask.segmenter.sources import encode
+from fewmask.synthesis.features import (
+    ChannelStatistics,
+    DiscriminatorFeatures,
+    EncoderFeatures,
+    FeatureSource,
+    FeatureStack,
+    GeneratorFeatures,
+    ImageFeatures,
+    UNetFeatures,
+    channel_statistics,
+    sampled_statistics,
+)
+from fewmask.synthesis.generator import TrainedGenerator
+from fewmask.synthesis.pixelhead import (
+    Shots,
+    augmented_copies,
+    fit_head,
+    inverse_root_frequency,
+    predict_head,
+)
+from fewmask.training.launch import on_cpu
+
+STATISTICS = 256
+"""Slices over which the mean and the deviation of every feature are taken."""
+
+
+@dataclass(frozen=True, eq=False)
+class TestSlices:
+    """The test slices as a head sees them: (N, C, H, W), and which case and slice each is."""
+
+    images: NDArray[np.float32]
+    rows_of: dict[str, list[int]]
+    traces: Mapping[str, Trace]
+
+
+@dataclass(frozen=True, eq=False)
+class TrainedHead:
+    """A head, with all its members, and what it reads."""
+
+    reading: Reading
+    head: PixelHead
+    stack: FeatureStack
+
+
+class Heads:
+    """All heads of a run; each is trained when it is first asked for, and kept in its step.
+
+    unlabelled: (N, C, R, R) slices of the training patients; gan: None where nothing reads it.
+    """
+
+    def __init__(
+        self,
+        stage: Stage,
+        settings: FewshotSettings,
+        unlabelled: NDArray[np.floating],
+        gan: TrainedGenerator | None,
+    ) -> None:
+        self.stage, self.settings, self.unlabelled, self._gan = stage, settings, unlabelled, gan
+        self._trained: dict[tuple[str, int, int], TrainedHead] = {}
+
+    # --- what heads read ---
+
+    @property
+    def gan(self) -> TrainedGenerator:
+        """The generator and its discriminator."""
+        assert self._gan is not None, "the recipe learns one where a head or an arm needs it"
+        return self._gan
+
+    @cached_property
+    def latents(self) -> Latents:
+        """Inversions by the generator."""
+        return Latents(self.stage, self.settings, self.gan, self.unlabelled)
+
+    @cached_property
+    def encoder(self) -> ImageEncoder:
+        """An encoder that learned the unlabelled slices of the training patients, without labels."""
+        return learn_encoder(self.stage.ground, self.unlabelled, self.settings.encoder.images)
+
+    def stack(self, reading: Reading, few: Few, items: Labelled) -> FeatureStack:
+        """The sources of a reading; the U-Net's are those of the U-Net on the same shots."""
+        made: list[FeatureSource] = []
+        for name in reading.sources:
+            if name == "generator":
+                assert reading.way is not None
+                made.append(GeneratorFeatures(self.latents.generator(reading.way)))
+            elif name == "discriminator":
+                made.append(DiscriminatorFeatures(self.gan.discriminator))
+            elif name == "encoder":
+                made.append(EncoderFeatures(self.encoder))
+            elif name == "unet":
+                unet = train_unet(self.stage, items, arm=UNET, shots=few.count, draw=few.draw)
+                made.append(UNetFeatures(unet.to("cpu").network))  # type: ignore[arg-type]
+            else:
+                made.append(ImageFeatures())
+        return FeatureStack(made)
+
+    def statistics(self, reading: Reading, stack: FeatureStack) -> ChannelStatistics:
+        """Over generated slices, whose latents are known, if the generator is read; else over real ones."""
+        if reading.way is not None:
+            generator = self.latents.generator(reading.way)
+            return sampled_statistics(stack, generator, samples=STATISTICS, seed=self.settings.seed)
+        slices = np.asarray(self.unlabelled[:: max(len(self.unlabelled) // STATISTICS, 1)], dtype=np.float32)
+        return channel_statistics(stack, torch.from_numpy(slices[:STATISTICS]), None)
+
+    @cached_property
+    def tested(self) -> TestSlices:
+        """All slices of the test cases."""
+        stage = self.stage
+        slices = prepare_slices(
+            stage.test_cases, stage.cohort, stage.preparation, masks=False, rule=None, dtype=np.float32
+        )
+        rows_of: dict[str, list[int]] = {}
+        for row, ref in enumerate(slices.refs):
+            rows_of.setdefault(ref.case, []).append(row)
+        return TestSlices(slices.images, rows_of, dict(slices.traces))
+
+    # --- what they learn from ---
+
+    def support(self, reading: Reading, items: Labelled) -> Shots:
+        """The labelled slices as class numbers; for the generator's features with copies and latents.
+
+        A copy is varied first and inverted then, as a test slice of that pose and exposure would be. The
+        copies of a draw's larger k hold those of the smaller ones, so that each is inverted once.
+        """
+        images, masks = self.copies(reading, items)
+        if reading.way is None:
+            return Shots(images, masks)
+        return Shots(images, masks, self.inversion(reading, items).ws)
+
+    def copies(self, reading: Reading, items: Labelled) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
+        """The labelled slices, each with its augmented copies after it where they are to be inverted."""
+        images, masks = stacked(items)
+        encoded = encode(masks, self.stage.labels, "labelled slices")
+        if reading.way is None:
+            return images, encoded
+        count, seed = self.settings.inversion.copies + 1, self.settings.seed
+        return augmented_copies(images, encoded, self._augment(), copies=count, seed=seed)
+
+    def inversion(self, reading: Reading, items: Labelled) -> Inversion:
+        """Latents of the labelled slices and their copies."""
+        assert reading.way is not None
+        images, _ = self.copies(reading, items)
+        names = [f"{ref.case}-z{ref.z}-{number}" for number, ref in enumerate(items.refs)]
+        parts = zip(np.split(images, len(names)), names, strict=True)
+        return joined([self.latents.invert(reading.way, part, name) for part, name in parts])
+
+    def _augment(self) -> StrongAugment:
+        return StrongAugment(spatial=SpatialRanges(flips=self.settings.unet.flips))
+
+    # --- training and use ---
+
+    def train(self, reading: Reading, few: Few, items: Labelled) -> TrainedHead:
+        """The ensemble of a reading on one draw."""
+        key = (reading.text, few.count, few.draw)
+        if key not in self._trained:
+            self._trained[key] = self._train(reading, few, items)
+        return self._trained[key]
+
+    def _train(self, reading: Reading, few: Few, items: Labelled) -> TrainedHead:
+        head, name = self.settings.head, place(key_of(reading), few.count, few.draw)
+        shots, stack = self.support(reading, items), self.stack(reading, few, items)
+        step = self.stage.run.step(name)
+        step.claim({"stage": self.stage.key, **self.made_from(reading, items)})
+        classes = len(self.stage.labels)
+        heads = fit_head(
+            stack,
+            shots,
+            step,
+            classes=classes,
+            statistics=self.statistics(reading, stack),
+            images=head.images,
+            seed=self.settings.seed,
+            fabric=on_cpu(),
+            kind=head.size,
+            width=head.width,
+            members=head.members,
+            augment=self._augment() if reading.way is None else None,
+            augment_features=SpatialRanges(flips=self.settings.unet.flips) if head.augment_features else None,
+            class_weights=inverse_root_frequency(shots.masks, classes) if head.class_weights else (),
+            label=name,
+        )
+        return TrainedHead(reading, heads, stack)
+
+    def probabilities(self, head: TrainedHead, images: NDArray[np.float32], name: str) -> NDArray[np.float32]:
+        """Class probabilities (N, K, H, W) of real slices; `name` keeps their inversion."""
+        way = head.reading.way
+        ws = None if way is None else self.latents.invert(way, images, name).ws
+        return predict_head([head.head], head.stack, images, ws)
+
+    def made_from(self, reading: Reading, items: Labelled) -> dict[str, Any]:
+        """The settings on which a head depends, as JSON values."""
+        include = {"head": True}
+        if reading.way is not None or "discriminator" in reading.sources:
+            include |= {"gan": True, "inversion": True}
+        if "unet" in reading.sources:
+            include |= {"unet": True}
+        if "encoder" in reading.sources:
+            include |= {"encoder": True}
+        told = self.settings.model_dump(mode="json", include=include)
+        told["head"].pop("reads")
+        return {"reading": reading.text, "items": [asdict(ref) for ref in items.refs], **told}
+
+
+def key_of(reading: Reading) -> str:
+    """The arm of a reading, as rows name it."""
+    return f"head {reading.text}"
+
+
+def head_arm(heads: Heads, reading: Reading, few: Few, items: Labelled) -> list[Row]:
+    """The published test path: invert the test slice (where the generator is read), let the head answer."""
+    stage, name = heads.stage, place(key_of(reading), few.count, few.draw)
+
+    def compute() -> list[Row]:
+        tested = heads.tested
+        soft = heads.probabilities(heads.train(reading, few, items), tested.images, "test")
+
+        def segment(case: Case, images: Mapping[str, Volume]) -> tuple[Mask, Trace]:
+            trace = tested.traces[case.name]
+            answer = from_slices(soft[tested.rows_of[case.name]])
+            return undo_probabilities(answer, trace, labels=stage.labels), trace
+
+        return score_masks(
+            segment,
+            stage.test_cases,
+            stage.cohort,
+            arm=key_of(reading),
+            shots=few.count,
+            draw=few.draw,
+            folder=stage.run.cases(name),
+            lesion_classes=stage.settings.cohort.lesions,
+        )
+
+    return scored(stage, name, heads.made_from(reading, items), compute)
+
+
+def support_checks(heads: Heads) -> tuple[Check, ...]:
+    """Are test slices met as well as the labelled ones? One check per way to invert that a head uses."""
+    stage, settings = heads.stage, heads.settings
+    texts = settings.head.reads if "heads" in settings.arms else (settings.autoshot.reads,)
+    readings = {one.way: one for one in map(Reading.parse, texts) if one.way is not None}
+    _, items = list(every_draw(stage))[-1]
+    return tuple(
+        inversion_check(
+            heads.inversion(reading, items), heads.latents.invert(way, heads.tested.images, "test"), way
+        )
+        for way, reading in readings.items()
+    )
