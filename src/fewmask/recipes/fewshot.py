@@ -40,6 +40,7 @@ from fewmask.recipes.pool import (
 )
 from fewmask.recipes.reading import Reading
 from fewmask.recipes.stage import Stage, every_draw
+from fewmask.recipes.support import checked_support, key_of_supported, support_arms
 from fewmask.report.content import EMPTY_ARM, Arm, Check, Deviation
 from fewmask.synthesis.generator import Slices
 from fewmask.synthesis.quality import draw_images
@@ -95,7 +96,10 @@ DEVIATIONS = (
 def arms(settings: FewshotSettings) -> tuple[Arm, ...]:
     """What the settings ask for: ours first, then what they must beat."""
     wanted = [name for name in settings.arms if name != "heads"]
-    heads = [head_of(Reading.parse(text)) for text in settings.head.reads] if "heads" in settings.arms else []
+    readings = [Reading.parse(text) for text in settings.head.reads] if "heads" in settings.arms else []
+    heads = [head_of(one) for one in readings]
+    if settings.head.support is not None:
+        heads += [supported(one) for one in readings]
     every = [*heads, *(_ARMS[name] for name in dict.fromkeys([*wanted, "unet"]))]
     order = ("ours", "baseline", "reference", "control", "trivial")
     return tuple(sorted(every, key=lambda arm: (order.index(arm.kind), arm.key != UNET)))
@@ -116,6 +120,16 @@ def head_of(reading: Reading) -> Arm:
     )
 
 
+def supported(reading: Reading) -> Arm:
+    """The arm of a head that learns from generated slices which a person labelled."""
+    return replace(
+        head_of(reading),
+        key=key_of_supported(reading),
+        name=f"head on {reading.text}, generated slices",
+        what="the same head, taught by generated slices that a person labelled",
+    )
+
+
 def run(stage: Stage, settings: FewshotSettings) -> Outcome:
     """Train and score every arm."""
     unlabelled = unlabelled_slices(stage.ground, settings.gan.slices_per_patient)
@@ -127,6 +141,11 @@ def run(stage: Stage, settings: FewshotSettings) -> Outcome:
     pool = pool_of(unlabelled, settings.pool, settings.seed)
 
     rows: list[Row] = empty_arm(stage) if "empty" in settings.arms else []
+    drawn: dict[str, int] = {}
+    if settings.head.support is not None:
+        support = checked_support(heads, settings)
+        rows += support_arms(heads, support)
+        drawn = {row.arm: int((support.masks > 0).any(axis=(1, 2)).sum()) for row in rows if row.shots}
     for few, items in every_draw(stage):
         rows += unet_arm(stage, items, shots=few.count, draw=few.draw)
         if "mean teacher" in settings.arms:
@@ -139,7 +158,8 @@ def run(stage: Stage, settings: FewshotSettings) -> Outcome:
             rows += self_training_arm(stage, settings, pool, lambda: generated(heads), few, items)
     if settings.shots.full:
         rows += unet_arm(stage, stage.labelled, shots=None, draw=0)
-    return Outcome(rows, checks(heads), learned_from(settings, len(unlabelled), len(pool)), DEVIATIONS)
+    learned = learned_from(settings, len(unlabelled), len(pool))
+    return Outcome(rows, checks(heads), learned, DEVIATIONS, drawn)
 
 
 def generated(heads: Heads) -> NDArray[np.float32]:

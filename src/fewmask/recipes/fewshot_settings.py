@@ -143,10 +143,11 @@ class FewshotSettings(CommonSettings):
         if not Reading.parse(self.autoshot.reads).generates:
             raise ValueError("auto-shot labels generated slices: autoshot.reads must name the generator")
         if self.head.support is not None:
-            strange = [text for text in self.head.reads if not Reading.parse(text).generates]
+            readings = [Reading.parse(text) for text in self.head.reads]
+            strange = [one.text for one in readings if one.way not in ("w", "w+") or "unet" in one.sources]
             if strange:
                 raise ValueError(
-                    "head.support holds generated slices: every head.reads must name the generator; found "
-                    + ", ".join(strange)
+                    "head.support holds slices that the generator drew: every head.reads must name it with "
+                    f"@w or @w+, and not the U-Net; found {', '.join(strange)}"
                 )
         return self

@@ -1,6 +1,6 @@
 """Heads on frozen features: what each reads, the slices it learns from, and what it scores."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
@@ -28,6 +28,7 @@ from fewmask.recipes.reading import Reading
 from fewmask.recipes.stage import Few, Labelled, Stage, every_draw
 from fewmask.report.content import Check
 from fewmask.segmenter.evaluate import score_masks
+from fewmask.segmenter.heldout import iou_of
 from fewmask.segmenter.sources import encode
 from fewmask.synthesis.features import (
     ChannelStatistics,
@@ -107,7 +108,7 @@ class Heads:
         """An encoder that learned the unlabelled slices of the training patients, without labels."""
         return learn_encoder(self.stage.ground, self.unlabelled, self.settings.encoder.images)
 
-    def stack(self, reading: Reading, few: Few, items: Labelled) -> FeatureStack:
+    def stack(self, reading: Reading, few: Few | None = None, items: Labelled | None = None) -> FeatureStack:
         """The sources of a reading; the U-Net's are those of the U-Net on the same shots."""
         made: list[FeatureSource] = []
         for name in reading.sources:
@@ -119,6 +120,8 @@ class Heads:
             elif name == "encoder":
                 made.append(EncoderFeatures(self.encoder))
             elif name == "unet":
+                assert few is not None
+                assert items is not None
                 unet = train_unet(self.stage, items, arm=UNET, shots=few.count, draw=few.draw)
                 made.append(UNetFeatures(unet.to("cpu").network))  # type: ignore[arg-type]
             else:
@@ -164,8 +167,9 @@ class Heads:
         encoded = encode(masks, self.stage.labels, "labelled slices")
         if reading.way is None:
             return images, encoded
+        augment = StrongAugment(spatial=SpatialRanges(flips=self.settings.unet.flips))
         count, seed = self.settings.inversion.copies + 1, self.settings.seed
-        return augmented_copies(images, encoded, self._augment(), copies=count, seed=seed)
+        return augmented_copies(images, encoded, augment, copies=count, seed=seed)
 
     def inversion(self, reading: Reading, items: Labelled) -> Inversion:
         """Latents of the labelled slices and their copies."""
@@ -175,42 +179,56 @@ class Heads:
         parts = zip(np.split(images, len(names)), names, strict=True)
         return joined([self.latents.invert(reading.way, part, name) for part, name in parts])
 
-    def _augment(self) -> StrongAugment:
-        return StrongAugment(spatial=SpatialRanges(flips=self.settings.unet.flips))
-
     # --- training and use ---
 
     def train(self, reading: Reading, few: Few, items: Labelled) -> TrainedHead:
-        """The ensemble of a reading on one draw."""
+        """The head of a reading on one draw."""
         key = (reading.text, few.count, few.draw)
         if key not in self._trained:
-            self._trained[key] = self._train(reading, few, items)
+            name = place(key_of(reading), few.count, few.draw)
+            stack, shots = self.stack(reading, few, items), self.support(reading, items)
+            self._trained[key] = self.fit(reading, name, stack, shots, self.made_from(reading, items))
         return self._trained[key]
 
-    def _train(self, reading: Reading, few: Few, items: Labelled) -> TrainedHead:
-        head, name = self.settings.head, place(key_of(reading), few.count, few.draw)
-        shots, stack = self.support(reading, items), self.stack(reading, few, items)
-        step = self.stage.run.step(name)
-        step.claim({"stage": self.stage.key, **self.made_from(reading, items)})
-        classes = len(self.stage.labels)
-        heads = fit_head(
+    def fit(
+        self, reading: Reading, name: str, stack: FeatureStack, shots: Shots, made_from: dict[str, Any]
+    ) -> TrainedHead:
+        """Train a head, or go on; `name` is its step, `made_from` all settings on which it depends."""
+        settings, classes = self.settings.head, len(self.stage.labels)
+        step, ranges = self.stage.run.step(name), SpatialRanges(flips=self.settings.unet.flips)
+        step.claim({"stage": self.stage.key, **made_from})
+        head = fit_head(
             stack,
             shots,
             step,
             classes=classes,
             statistics=self.statistics(reading, stack),
-            images=head.images,
+            images=settings.images,
             seed=self.settings.seed,
             fabric=on_cpu(),
-            kind=head.size,
-            width=head.width,
-            members=head.members,
-            augment=self._augment() if reading.way is None else None,
-            augment_features=SpatialRanges(flips=self.settings.unet.flips) if head.augment_features else None,
-            class_weights=inverse_root_frequency(shots.masks, classes) if head.class_weights else (),
+            kind=settings.size,
+            width=settings.width,
+            members=settings.members,
+            augment=StrongAugment(spatial=ranges) if reading.way is None else None,
+            augment_features=ranges if settings.augment_features else None,
+            class_weights=inverse_root_frequency(shots.masks, classes) if settings.class_weights else (),
+            watch=self._watch(reading, stack) if self.settings.unet.follow else None,
             label=name,
         )
-        return TrainedHead(reading, heads, stack)
+        return TrainedHead(reading, head, stack)
+
+    def _watch(self, reading: Reading, stack: FeatureStack) -> Callable[[PixelHead], Mapping[str, float]]:
+        """The mean IoU of a head on the test slices while it learns; it chooses nothing by them."""
+        items = self.stage.test_items
+        masks = encode(np.stack(items.masks), self.stage.labels, "test slices")
+        ws = None if reading.way is None else self.latents.invert(reading.way, self.tested.images, "test").ws
+
+        def watch(head: PixelHead) -> Mapping[str, float]:
+            soft = predict_head([head], stack, self.tested.images, ws)
+            answers = zip(soft.argmax(axis=1), masks, strict=True)
+            return {"watched_iou": iou_of(answers, len(self.stage.labels))}
+
+        return watch
 
     def probabilities(self, head: TrainedHead, images: NDArray[np.float32], name: str) -> NDArray[np.float32]:
         """Class probabilities (N, K, H, W) of real slices; `name` keeps their inversion."""
@@ -218,8 +236,8 @@ class Heads:
         ws = None if way is None else self.latents.invert(way, images, name).ws
         return predict_head([head.head], head.stack, images, ws)
 
-    def made_from(self, reading: Reading, items: Labelled) -> dict[str, Any]:
-        """The settings on which a head depends, as JSON values."""
+    def made_from(self, reading: Reading, items: Labelled | None = None) -> dict[str, Any]:
+        """The settings and labelled slices on which a head depends, as JSON values."""
         include = {"head": True}
         if reading.way is not None or "discriminator" in reading.sources:
             include |= {"gan": True, "inversion": True}
@@ -228,8 +246,11 @@ class Heads:
         if "encoder" in reading.sources:
             include |= {"encoder": True}
         told = self.settings.model_dump(mode="json", include=include)
-        told["head"].pop("reads")
-        return {"reading": reading.text, "items": [asdict(ref) for ref in items.refs], **told}
+        told["head"] = {
+            name: value for name, value in told["head"].items() if name not in ("reads", "support")
+        }
+        refs = [] if items is None else [asdict(ref) for ref in items.refs]
+        return {"reading": reading.text, "items": refs, **told}
 
 
 def key_of(reading: Reading) -> str:
@@ -238,12 +259,27 @@ def key_of(reading: Reading) -> str:
 
 
 def head_arm(heads: Heads, reading: Reading, few: Few, items: Labelled) -> list[Row]:
+    """A head on the k labelled slices of one draw."""
+    made_from = heads.made_from(reading, items)
+    return tested_head(
+        heads, key_of(reading), few.count, few.draw, made_from, lambda: heads.train(reading, few, items)
+    )
+
+
+def tested_head(
+    heads: Heads,
+    arm: str,
+    shots: int,
+    draw: int,
+    made_from: dict[str, Any],
+    train: Callable[[], TrainedHead],
+) -> list[Row]:
     """The published test path: invert the test slice (where the generator is read), let the head answer."""
-    stage, name = heads.stage, place(key_of(reading), few.count, few.draw)
+    stage, name = heads.stage, place(arm, shots, draw)
 
     def compute() -> list[Row]:
         tested = heads.tested
-        soft = heads.probabilities(heads.train(reading, few, items), tested.images, "test")
+        soft = heads.probabilities(train(), tested.images, "test")
 
         def segment(case: Case, images: Mapping[str, Volume]) -> tuple[Mask, Trace]:
             trace = tested.traces[case.name]
@@ -254,14 +290,14 @@ def head_arm(heads: Heads, reading: Reading, few: Few, items: Labelled) -> list[
             segment,
             stage.test_cases,
             stage.cohort,
-            arm=key_of(reading),
-            shots=few.count,
-            draw=few.draw,
+            arm=arm,
+            shots=shots,
+            draw=draw,
             folder=stage.run.cases(name),
             lesion_classes=stage.settings.cohort.lesions,
         )
 
-    return scored(stage, name, heads.made_from(reading, items), compute)
+    return scored(stage, name, made_from, compute)
 
 
 def support_checks(heads: Heads) -> tuple[Check, ...]:

@@ -48,6 +48,8 @@ class Outcome:
     unlabelled: Mapping[str, int] | None = None
     """By arm, how many unlabelled slices it learned from."""
     deviations: tuple[Deviation, ...] = ()
+    drawn: Mapping[str, int] | None = None
+    """By arm, on how many slices a person drew, for arms that learn from other slices than the shots."""
 
 
 def segmented(
@@ -103,8 +105,9 @@ def _ledger(stage: Stage, outcome: Outcome) -> tuple[LedgerLine, ...]:
     unlabelled, minutes = outcome.unlabelled or {}, stage.settings.shots.minutes_per_mask
     lines = []
     for arm, shots in dict.fromkeys((row.arm, row.shots) for row in outcome.rows):
-        items = stage.labelled if shots is None else stage.items(stage.shots.take(0, shots))
-        slices = _drawn(items)
+        slices = (outcome.drawn or {}).get(arm)
+        if slices is None:
+            slices = _drawn(stage.labelled if shots is None else stage.items(stage.shots.take(0, shots)))
         masks = shots if shots is not None else _count(stage)
         note = ""
         if stage.validation is not None and shots != 0:

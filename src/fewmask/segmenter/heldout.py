@@ -1,6 +1,6 @@
 """How well a network does on held-out images while it is trained."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 import numpy as np
 import torch
@@ -40,13 +40,18 @@ def pooled_dice(network: nn.Module, data: Labelled, design: Design) -> float:
 
 @torch.no_grad()
 def mean_iou(network: nn.Module, data: Labelled, design: Design) -> float:
+    """`iou_of` what the network answers; `data` holds its class numbers."""
+    return iou_of(_answers(network, data, design), len(design.labels))
+
+
+def iou_of(pairs: Iterable[tuple[NDArray[np.integer], NDArray[np.uint8]]], classes: int) -> float:
     """Mean over classes of the mean IoU over images, 0..1 (`metrics.overlap.miou_image`).
 
-    `data` holds the network's class numbers. Every image weighs the same; unjudged voxels are left out, and
-    so are images without any judged voxel.
+    `pairs`: answer and mask (*S) of each image, both class numbers below `classes`. Every image weighs the
+    same; unjudged voxels are left out, and so are images without any judged voxel.
     """
-    by_class = {number: list[Overlap]() for number in range(1, len(design.labels))}
-    for answer, mask in _answers(network, data, design):
+    by_class = {number: list[Overlap]() for number in range(1, classes)}
+    for answer, mask in pairs:
         judged = mask != IGNORE
         for number, found in by_class.items():
             if judged.any():
