@@ -1,0 +1,262 @@
+"""Labelling a generated image with ten heads, and training them: the concatenating way against ours.
+
+    python -m benchmarks features                       (one thread; under ten minutes on a quiet core)
+    python benchmarks/features.py [--only PART] [--rounds N]
+
+"plain" is what the papers do: every map is enlarged to full size (bilinear), all are concatenated, and each
+head reads the whole in turn. "ours" is networks/pixelhead.py. Weights and maps are random and the same in
+both; the generator itself is not run. Logits are compared first (largest difference over the spread). Each
+way is a process of its own and they take turns, so that both meet the same weather on a shared machine.
+
+A labelling starts at the generator's maps. A training step is one update (cross-entropy and soft Dice, Adam)
+on one labelled image; there "plain" has its concatenated features at hand and only ours starts at the maps.
+"s" is the median with its range, "CPU s" the median; "x" compares CPU seconds, which a busy machine disturbs
+least. "features" is what the heads read. "MiB" is what the process's largest resident size adds to a process
+that only imported torch, maps included; "beyond maps" leaves the generator's maps out.
+"""
+
+import argparse
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+import psutil
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from fewmask.data.batches import Batch
+from fewmask.networks.pixelhead import PixelHead, resize
+from fewmask.objectives.minimise import Alone
+from fewmask.objectives.pixelhead import PixelHeadObjective
+from fewmask.objectives.segmentation import cross_entropy, soft_dice_loss, targets_of
+from fewmask.training.memory import keep_freed_blocks
+
+CLASSES, WIDTH = 4, 128
+COARSE = tuple((512, size) for size in (8, 8, 16, 16, 32, 32, 64, 64))
+LAYERS = {
+    "A 128": (*COARSE, *[(256, 128)] * 3),
+    "A 256": (*COARSE, *[(256, 128)] * 2, *[(128, 256)] * 3),
+    "B 128": ((512, 4), *COARSE, (256, 128)),
+    "B 256": ((512, 4), *COARSE, (256, 128), (128, 256)),
+}
+"""Channels and size of every map; 4864 channels at 128 px, 4992 at 256 px."""
+ABOUT = """
+StyleGAN2 config-f (channel base 32768, at most 512) has 4608 channels at 128 px and 4864 at 256 px in all its
+convolutions but the one at 4 x 4. The asked 4864 and 4992 channels are reached in two ways:
+A  all convolutions but the one at 4 x 4, and one more map of the finest size: the less favourable to ours,
+   whose work is in the finest maps;
+B  the convolution at 4 x 4, both up to 64 px, and one at each finer size.
+Ours multiplies each map at its own size: A 128 takes 4.4 times less arithmetic in the first layer than plain,
+A 256 8.4, B 128 8.2, B 256 18. That bounds what the exact float32 computation can gain; the convolutional
+heads' 3 x 3 layers are the same in both. No bfloat16 is used, which would not hold 1e-5.
+"""
+
+
+@dataclass(frozen=True)
+class Task:
+    """A row pair of the table."""
+
+    what: str
+    layers: str
+    kind: str
+    heads: int
+
+    @property
+    def name(self) -> str:
+        """As in the table."""
+        heads = f"{self.heads} {self.kind} head{'s' if self.heads > 1 else ''}"
+        return f"{self.what} {self.layers}, {heads}"
+
+    @property
+    def size(self) -> int:
+        """Pixels along a side."""
+        return int(self.layers.split()[1])
+
+
+TASKS = [
+    Task("label", "A 128", "mlp", 10),
+    Task("label", "A 256", "mlp", 10),
+    Task("label", "B 128", "mlp", 10),
+    Task("label", "B 256", "mlp", 10),
+    Task("label", "A 128", "S", 10),
+    Task("label", "A 256", "S", 10),
+    Task("train", "A 256", "mlp", 1),
+    Task("train", "A 256", "mlp", 10),
+    Task("train", "A 256", "S", 1),
+]
+
+
+def concatenated(maps: list[Tensor], size: int) -> Tensor:
+    """All maps at full size, one after the other."""
+    return torch.cat([resize(one, (size, size)) for one in maps], dim=1)
+
+
+class Worker:
+    """One way of one task."""
+
+    def __init__(self, task: Task, way: str) -> None:
+        torch.manual_seed(0)
+        self.task, self.way = task, way
+        self.size = (task.size, task.size)
+        self.maps = [torch.randn(1, channels, side, side) for channels, side in LAYERS[task.layers]]
+        self.mask = torch.randint(0, CLASSES, (1, *self.size))
+        self.maps_bytes = psutil.Process().memory_info().rss
+        channels = [one.shape[1] for one in self.maps]
+        head = PixelHead(channels, CLASSES, kind=task.kind, width=WIDTH, members=task.heads)
+        head.initialise(*[torch.Generator().manual_seed(number) for number in range(task.heads)])
+        self.features = sum(one.numel() * 4 for one in self.maps) / 2**20
+        if way == "plain":
+            self.features = sum(channels) * task.size**2 * 4 / 2**20
+            self.heads = [head.member(number) for number in range(task.heads)]
+        else:
+            self.head = head
+        if task.what == "train":  # only now: making an optimiser imports 60 MiB
+            self.prepare()
+
+    def prepare(self) -> None:
+        """Optimisers, and plain's features."""
+        if self.way == "plain":
+            self.adams = [torch.optim.Adam(one.parameters(), 1e-3, weight_decay=1e-3) for one in self.heads]
+            self.big = concatenated(self.maps, self.task.size)
+        else:
+            self.objective = PixelHeadObjective(self.head, lambda image, ws: self.maps, images=10**9)
+
+    def dense(self, head: PixelHead, big: Tensor) -> Tensor:
+        """The published computation of one head."""
+        first = F.conv2d(big, head.first.weight[:, :, None, None], head.first.bias)
+        logits: Tensor = head.rest(first)
+        return logits
+
+    def label(self) -> Tensor:
+        """Logits (heads, 1, classes, H, W)."""
+        with torch.no_grad():
+            if self.way == "ours":
+                return self.head(self.maps, self.size)
+            big = concatenated(self.maps, self.task.size)
+            return torch.stack([self.dense(head, big) for head in self.heads])
+
+    def train(self) -> Tensor:
+        """The mean cross-entropy and Dice loss of the heads before the update."""
+        if self.way == "ours":
+            batch = Batch(torch.zeros(1, 1, *self.size), self.mask, torch.zeros(1, dtype=torch.long))
+            told = self.objective.update(batch, 0, Alone())
+            return torch.tensor([float(told["cross_entropy"]), float(told["dice_loss"])])
+        losses = []
+        target, judged = targets_of(self.mask, CLASSES)
+        for head, adam in zip(self.heads, self.adams, strict=True):
+            log_p = F.log_softmax(self.dense(head, self.big), dim=1)
+            terms = cross_entropy(log_p, target), soft_dice_loss(log_p.exp(), target, judged)
+            adam.zero_grad()
+            sum(terms).backward()
+            adam.step()
+            losses.append(torch.stack(terms).detach())
+        return torch.stack(losses).mean(dim=0)
+
+
+def child(number: int, way: str, result: str) -> None:
+    """Work once for every line on standard input; answer seconds and memory."""
+    base = psutil.Process().memory_info().rss
+    torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+    keep_freed_blocks()
+    worker = Worker(TASKS[number], way)
+    print(worker.features, flush=True)
+    for _ in sys.stdin:
+        wall, cpu = time.perf_counter(), time.process_time()
+        found = getattr(worker, worker.task.what)()
+        wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        np.save(result, found.numpy())
+        print(wall, cpu, (peak - base) / 2**20, (peak - worker.maps_bytes) / 2**20, flush=True)
+
+
+class Child:
+    """A process that works when asked."""
+
+    def __init__(self, number: int, way: str, folder: str) -> None:
+        self.result = Path(folder) / f"{way}.npy"
+        self.process = subprocess.Popen(
+            [sys.executable, __file__, "--child", str(number), way, str(self.result)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env={"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", **os.environ},
+        )
+        self.wall: list[float] = []
+        self.cpu: list[float] = []
+        self.added = self.beyond = 0.0
+        self.features = float(self._answer())
+
+    def ask(self) -> None:
+        """Once, remembered."""
+        assert self.process.stdin is not None
+        self.process.stdin.write("\n")
+        self.process.stdin.flush()
+        wall, cpu, self.added, self.beyond = map(float, self._answer().split())
+        self.wall.append(wall)
+        self.cpu.append(cpu)
+
+    def _answer(self) -> str:
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        if not line:
+            raise SystemExit("a child process ended early")
+        return line
+
+
+def measure(number: int, rounds: int) -> tuple[dict[str, Child], float]:
+    """Both ways, taking turns; and the largest difference of what they found, over its spread."""
+    with tempfile.TemporaryDirectory() as folder:
+        children = {way: Child(number, way, folder) for way in ("plain", "ours")}
+        for _ in range(rounds):
+            for one in children.values():
+                one.ask()
+        for one in children.values():
+            one.process.communicate()
+        plain, ours = (np.load(one.result) for one in children.values())
+    return children, float(np.abs(plain - ours).max() / plain.std())
+
+
+def main() -> None:
+    """The table."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--only", default="")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--child", nargs=3)
+    asked = parser.parse_args()
+    if asked.child:
+        return child(int(asked.child[0]), *asked.child[1:])
+    head = ("task", "way", "s", "(range)", "CPU s", "x", "features", "MiB", "beyond maps", "difference")
+    form = "{:30} {:6} {:>7} {:>15} {:>7} {:>5} {:>9} {:>7} {:>12} {:>11}"
+    print(form.format(*head), flush=True)
+    for number, task in enumerate(TASKS):
+        if asked.only not in task.name:
+            continue
+        children, error = measure(number, asked.rounds)
+        assert error < (1e-5 if task.what == "label" else 1e-3), f"plain and ours differ by {error:.1e}"
+        plain = children["plain"]
+        for way, one in children.items():
+            cells = (
+                f"{median(one.wall):.3f}",
+                f"({min(one.wall):.2f}-{max(one.wall):.2f})",
+                f"{median(one.cpu):.3f}",
+                f"{median(plain.cpu) / median(one.cpu):.1f}",
+                f"{one.features:.0f}",
+                f"{one.added:.0f}",
+                f"{one.beyond:.0f}",
+                "" if way == "plain" else f"{error:.0e}",
+            )
+            print(form.format(task.name, way, *cells), flush=True)
+    print(ABOUT)
+    return None
+
+
+if __name__ == "__main__":
+    main()
