@@ -54,7 +54,7 @@ def corners(mask: np.ndarray, size: int) -> list[tuple[int, int]]:
 
 
 def crop(one: Slice, size: int, seed: int) -> tuple[Slice, tuple[int, int]] | None:
-    """The slice cut at a random place, and that place's upper left corner; None if the nodule is too large."""
+    """The slice cut at random, and the upper left corner; None if the nodule is too large."""
     ranges = corners(one.mask, size)
     if any(last < first for first, last in ranges):
         return None

@@ -18,6 +18,7 @@ from fewmask.report import figures
 from fewmask.report.checks import score_checks
 from fewmask.report.content import EMPTY_ARM, CasePicture, Picture, Report
 from fewmask.report.grid import grid_of, named_arms
+from fewmask.report.lesions import lesion_tables
 from fewmask.report.tables import (
     EmptyLine,
     Line,
@@ -61,7 +62,9 @@ def write_page(report: Report, rows: Sequence[Row], path: Path, *, resamples: in
     Raises:
         RunError: the page cannot be written.
     """
-    report = replace(report, checks=(*score_checks(rows, report), *report.checks))
+    found = lesion_tables(rows, report, resamples=resamples)
+    checks = (*score_checks(rows, report), *report.checks)
+    report = replace(report, checks=checks, tables=(*found, *report.tables))
     table = lines(rows, report, resamples=resamples)
     compared = comparisons(rows, report, resamples=resamples)
     of_mean = [line for line in table if line.class_name == MEAN]
