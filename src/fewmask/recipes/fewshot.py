@@ -146,14 +146,15 @@ def run(stage: Stage, settings: FewshotSettings) -> Outcome:
         support = checked_support(heads, settings)
         rows += support_arms(heads, support)
         drawn = {row.arm: int((support.masks > 0).any(axis=(1, 2)).sum()) for row in rows if row.shots}
-    for few, items in every_draw(stage):
+    draws = list(every_draw(stage))
+    for reading in map(Reading.parse, settings.head.reads if "heads" in settings.arms else ()):
+        rows += [row for few, items in draws for row in head_arm(heads, reading, few, items)]
+    if "auto-shot" in settings.arms:
+        rows += [row for few, items in draws for row in autoshot_arm(heads, few, items)]
+    for few, items in draws:
         rows += unet_arm(stage, items, shots=few.count, draw=few.draw)
         if "mean teacher" in settings.arms:
             rows += teacher_arm(stage, settings, pool, few, items)
-        for text in settings.head.reads if "heads" in settings.arms else ():
-            rows += head_arm(heads, Reading.parse(text), few, items)
-        if "auto-shot" in settings.arms:
-            rows += autoshot_arm(heads, few, items)
         if "self-training" in settings.arms:
             rows += self_training_arm(stage, settings, pool, lambda: generated(heads), few, items)
     if settings.shots.full:
