@@ -20,7 +20,7 @@ from fewmask.metrics.score import Row
 from fewmask.networks.embedding import ImageEncoder
 from fewmask.networks.pixelhead import PixelHead
 from fewmask.recipes.arms import UNET, place, scored, stacked, train_unet
-from fewmask.recipes.embedding import learn_encoder
+from fewmask.recipes.embedding import PER_PATIENT, learn_encoder, unlabelled_slices
 from fewmask.recipes.fewshot_settings import FewshotSettings
 from fewmask.recipes.ganchecks import inversion_check
 from fewmask.recipes.latents import Latents
@@ -51,6 +51,9 @@ from fewmask.synthesis.pixelhead import (
     predict_head,
 )
 from fewmask.training.launch import on_cpu
+
+LOOKS = 8
+"""How often a head that is followed is looked at."""
 
 STATISTICS = 256
 """Slices over which the mean and the deviation of every feature are taken."""
@@ -89,6 +92,7 @@ class Heads:
     ) -> None:
         self.stage, self.settings, self.unlabelled, self._gan = stage, settings, unlabelled, gan
         self._trained: dict[tuple[str, int, int], TrainedHead] = {}
+        self._measured: dict[str, ChannelStatistics] = {}
 
     # --- what heads read ---
 
@@ -106,7 +110,8 @@ class Heads:
     @cached_property
     def encoder(self) -> ImageEncoder:
         """An encoder that learned the unlabelled slices of the training patients, without labels."""
-        return learn_encoder(self.stage.ground, self.unlabelled, self.settings.encoder.images)
+        slices = unlabelled_slices(self.stage.ground, PER_PATIENT)  # those by which `coverage` chooses
+        return learn_encoder(self.stage.ground, slices, self.settings.encoder.images)
 
     def stack(self, reading: Reading, few: Few | None = None, items: Labelled | None = None) -> FeatureStack:
         """The sources of a reading; the U-Net's are those of the U-Net on the same shots."""
@@ -129,7 +134,17 @@ class Heads:
         return FeatureStack(made)
 
     def statistics(self, reading: Reading, stack: FeatureStack) -> ChannelStatistics:
-        """Over generated slices, whose latents are known, if the generator is read; else over real ones."""
+        """Over generated slices, whose latents are known, if the generator is read; else over real ones.
+
+        They are the same for all draws, except where the U-Net of the draw is read.
+        """
+        if "unet" in reading.sources:
+            return self._statistics(reading, stack)
+        if reading.text not in self._measured:
+            self._measured[reading.text] = self._statistics(reading, stack)
+        return self._measured[reading.text]
+
+    def _statistics(self, reading: Reading, stack: FeatureStack) -> ChannelStatistics:
         if reading.way is not None:
             generator = self.latents.generator(reading.way)
             return sampled_statistics(stack, generator, samples=STATISTICS, seed=self.settings.seed)
@@ -187,13 +202,24 @@ class Heads:
         if key not in self._trained:
             name = place(key_of(reading), few.count, few.draw)
             stack, shots = self.stack(reading, few, items), self.support(reading, items)
-            self._trained[key] = self.fit(reading, name, stack, shots, self.made_from(reading, items))
+            made_from, follow = self.made_from(reading, items), few.draw == 0
+            self._trained[key] = self.fit(reading, name, stack, shots, made_from, follow=follow)
         return self._trained[key]
 
     def fit(
-        self, reading: Reading, name: str, stack: FeatureStack, shots: Shots, made_from: dict[str, Any]
+        self,
+        reading: Reading,
+        name: str,
+        stack: FeatureStack,
+        shots: Shots,
+        made_from: dict[str, Any],
+        *,
+        follow: bool = False,
     ) -> TrainedHead:
-        """Train a head, or go on; `name` is its step, `made_from` all settings on which it depends."""
+        """Train a head, or go on; `name` is its step, `made_from` all settings on which it depends.
+
+        follow: tell its mean IoU on the test slices while it learns, where the settings ask for it.
+        """
         settings, classes = self.settings.head, len(self.stage.labels)
         step, ranges = self.stage.run.step(name), SpatialRanges(flips=self.settings.unet.flips)
         step.claim({"stage": self.stage.key, **made_from})
@@ -212,7 +238,8 @@ class Heads:
             augment=StrongAugment(spatial=ranges) if reading.way is None else None,
             augment_features=ranges if settings.augment_features else None,
             class_weights=inverse_root_frequency(shots.masks, classes) if settings.class_weights else (),
-            watch=self._watch(reading, stack) if self.settings.unet.follow else None,
+            watch=self._watch(reading, stack) if follow and self.settings.unet.follow else None,
+            watch_every=max(settings.images // LOOKS, 1),
             label=name,
         )
         return TrainedHead(reading, head, stack)
@@ -303,7 +330,8 @@ def tested_head(
 def support_checks(heads: Heads) -> tuple[Check, ...]:
     """Are test slices met as well as the labelled ones? One check per way to invert that a head uses."""
     stage, settings = heads.stage, heads.settings
-    texts = settings.head.reads if "heads" in settings.arms else (settings.autoshot.reads,)
+    texts = settings.head.reads if "heads" in settings.arms else ()
+    texts += (settings.autoshot.reads,) if "auto-shot" in settings.arms else ()
     readings = {one.way: one for one in map(Reading.parse, texts) if one.way is not None}
     _, items = list(every_draw(stage))[-1]
     return tuple(
