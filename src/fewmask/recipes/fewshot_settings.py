@@ -38,8 +38,9 @@ class HeadSettings(Settings):
     reads: Annotated[
         tuple[ReadingText, ...],
         Field(
+            min_length=1,
             description="one arm each: generator, discriminator, encoder (self-supervised), unet, image, "
-            "joined by +; the generator with the way to invert: @w, @w+, @pti or @encoder"
+            "joined by +; the generator with the way to invert: @w, @w+, @pti or @encoder",
         ),
     ] = ("generator@w+", "generator+discriminator+image@w+")
     size: Annotated[
@@ -94,7 +95,7 @@ class SelfTrainingSettings(Settings):
     real: Annotated[float, Field(gt=0, lt=1, description="share of real labelled slices in each batch")] = (
         0.375
     )
-    average: Annotated[int, Field(ge=1, description="half-life of the teacher's weights, in images")] = 800
+    average: Annotated[int, Field(ge=1, description="half-life of the teacher's weights, in images")] = 300
     generated: Annotated[
         int,
         Field(ge=0, description="generated slices in the pool, half of what is unlabelled; 0: no generator"),
@@ -125,7 +126,7 @@ class FewshotSettings(CommonSettings):
         readings = [Reading.parse(text) for text in self.head.reads] if "heads" in self.arms else []
         read = any({"generator", "discriminator"} & set(one.sources) for one in readings)
         made = "self-training" in self.arms and self.self_training.generated > 0
-        return read or made or "auto-shot" in self.arms
+        return read or made or "auto-shot" in self.arms or self.head.support is not None
 
     @property
     def needs_encoder(self) -> bool:
@@ -142,6 +143,8 @@ class FewshotSettings(CommonSettings):
     def _arms_have_what_they_need(self) -> "FewshotSettings":
         if not Reading.parse(self.autoshot.reads).generates:
             raise ValueError("auto-shot labels generated slices: autoshot.reads must name the generator")
+        if len(set(self.head.reads)) < len(self.head.reads):
+            raise ValueError("head.reads names a reading twice: it would be one arm")
         if self.head.support is not None:
             readings = [Reading.parse(text) for text in self.head.reads]
             strange = [one.text for one in readings if one.way not in ("w", "w+") or "unet" in one.sources]

@@ -183,9 +183,9 @@ class Few:
 
 
 def every_draw(stage: Stage) -> Iterator[tuple[Few, Labelled]]:
-    """Every draw of every k with its labelled items, small k first."""
-    for count in sorted(stage.shots.counts):
-        for draw in range(len(stage.shots.draws)):
+    """Every draw of every k with its labelled items: draw by draw, small k first."""
+    for draw in range(len(stage.shots.draws)):
+        for count in sorted(stage.shots.counts):
             shots = stage.shots.take(draw, count)
             yield Few(count, draw, shots), stage.items(shots)
 
