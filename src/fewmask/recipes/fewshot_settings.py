@@ -92,9 +92,7 @@ class TeacherArmSettings(Settings):
 class SelfTrainingSettings(Settings):
     """The U-Net goes on as its own teacher, on unlabelled and generated slices."""
 
-    real: Annotated[float, Field(gt=0, lt=1, description="share of real labelled slices in each batch")] = (
-        0.375
-    )
+    real: Annotated[float, Field(gt=0, lt=1, description="share of real labelled slices in each batch")] = 0.5
     average: Annotated[int, Field(ge=1, description="half-life of the teacher's weights, in images")] = 300
     generated: Annotated[
         int,
