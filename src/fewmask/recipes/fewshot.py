@@ -146,12 +146,11 @@ def run(stage: Stage, settings: FewshotSettings) -> Outcome:
         support = checked_support(heads, settings)
         rows += support_arms(heads, support)
         drawn = {row.arm: int((support.masks > 0).any(axis=(1, 2)).sum()) for row in rows if row.shots}
-    draws = list(every_draw(stage))
-    for reading in map(Reading.parse, settings.head.reads if "heads" in settings.arms else ()):
-        rows += [row for few, items in draws for row in head_arm(heads, reading, few, items)]
-    if "auto-shot" in settings.arms:
-        rows += [row for few, items in draws for row in autoshot_arm(heads, few, items)]
-    for few, items in draws:
+    readings = [Reading.parse(text) for text in settings.head.reads] if "heads" in settings.arms else []
+    for few, items in every_draw(stage):
+        rows += [row for reading in readings for row in head_arm(heads, reading, few, items)]
+        if "auto-shot" in settings.arms:
+            rows += autoshot_arm(heads, few, items)
         rows += unet_arm(stage, items, shots=few.count, draw=few.draw)
         if "mean teacher" in settings.arms:
             rows += teacher_arm(stage, settings, pool, few, items)
