@@ -1,0 +1,154 @@
+"""Arms that learn from slices without masks: who is drawn how often, what is unjudged, where they begin."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fewmask.core.errors import RunError
+from fewmask.core.files import read_json
+from fewmask.core.volume import IGNORE
+from fewmask.recipes import arms
+from fewmask.recipes.arms import UNET, place, train_unet
+from fewmask.recipes.heads import Heads
+from fewmask.recipes.pool import SELF, TEACHER, autoshot_arm, pool_of, self_training_arm, teacher_arm
+from fewmask.recipes.stage import every_draw
+from fewmask.segmenter.fit import weights_sha256
+
+
+class AskedError(Exception):
+    """A training that was asked for, and is not done."""
+
+
+@pytest.fixture
+def asked(monkeypatch) -> dict[str, Any]:
+    """What the next training of an arm (not of the plain U-Net) is given."""
+    given: dict[str, Any] = {}
+    fit = arms.fit_segmenter
+
+    def spied(data, *rest, **how):
+        if how["label"].startswith(UNET):
+            return fit(data, *rest, **how)
+        given.update(how, data=data)
+        raise AskedError
+
+    monkeypatch.setattr(arms, "fit_segmenter", spied)
+    return given
+
+
+def last_draw(stage):
+    return list(every_draw(stage))[-1]
+
+
+def shares(asked, *counts: int) -> list[float]:
+    """How much of what is seen comes from each part of the source, in their order."""
+    weights = np.array(asked["weights"])
+    assert len(weights) == len(asked["data"].images) == sum(counts)
+    parts = np.split(weights, np.cumsum(counts)[:-1])
+    assert all(np.ptp(part) == 0 for part in parts)
+    return [float(part.sum() / weights.sum()) for part in parts]
+
+
+def test_the_pool_is_one_draw_of_at_most_so_many():
+    slices = np.arange(20, dtype=np.float16).reshape(20, 1, 1, 1)
+    some = pool_of(slices, 8, seed=3).ravel()
+    assert len(set(some)) == 8
+    assert sorted(some) == list(some)
+    np.testing.assert_array_equal(pool_of(slices, 8, seed=3).ravel(), some)
+    assert list(pool_of(slices, 8, seed=4).ravel()) != list(some)
+    np.testing.assert_array_equal(pool_of(slices, 99, seed=3), slices)
+
+
+def test_a_mean_teacher_sees_the_pool_without_masks(few_shot, tmp_path, asked):
+    stage, settings = few_shot(tmp_path / "run", "teacher={labelled: 0.25, weight: 2, average: 77}")
+    few, items = last_draw(stage)
+    pool = np.zeros((5, 1, 16, 16), np.float32)
+    with pytest.raises(AskedError):
+        teacher_arm(stage, settings, pool, few, items)
+    assert shares(asked, 3, 5) == pytest.approx([0.25, 0.75])
+    masks = asked["data"].masks
+    assert (masks[3:] == IGNORE).all()
+    np.testing.assert_array_equal(masks[:3], np.stack(items.masks))
+    assert (asked["teacher"].weight, asked["teacher"].average, asked["start"]) == (2, 77, None)
+
+
+@pytest.mark.parametrize(("generated", "expected"), [(4, [0.4, 0.3, 0.3]), (0, [0.4, 0.6])])
+def test_self_training_shares_what_is_unlabelled(few_shot, tmp_path, asked, generated, expected):
+    words = (f"self_training.generated={generated}", "self_training.real=0.4", "self_training.average=55")
+    stage, settings = few_shot(tmp_path / "run", *words)
+    few, items = last_draw(stage)
+    pool, drawn = np.zeros((6, 1, 16, 16), np.float32), np.ones((4, 1, 16, 16), np.float32)
+
+    def draw():
+        assert generated, "nothing was to be generated"
+        return drawn
+
+    with pytest.raises(AskedError):
+        self_training_arm(stage, settings, pool, draw, few, items)
+    counts = [3, 6, 4][: len(expected)]
+    assert shares(asked, *counts) == pytest.approx(expected)
+    assert (asked["data"].masks[3:] == IGNORE).all()
+    np.testing.assert_array_equal(asked["data"].images[9:], drawn[: len(asked["data"].images) - 9])
+    assert asked["teacher"].average == 55
+    assert asked["teacher"].weight_at(0.0) == asked["teacher"].weight  # it knows something
+    unet = train_unet(stage, items, arm=UNET, shots=few.count, draw=few.draw)
+    assert weights_sha256(asked["start"].network) == weights_sha256(unet.network)
+
+
+@pytest.mark.parametrize("confidence", ["none", "entropy"])
+def test_auto_shot_mixes_certain_samples_with_the_real_slices(
+    with_generator, few_shot, tmp_path, asked, confidence
+):
+    words = ("autoshot={samples: 10, drop: 0.3, real: 0.2}", f"autoshot.confidence={confidence}")
+    stage, settings = few_shot(tmp_path / "run", *words)
+    few, items = last_draw(stage)
+    with pytest.raises(AskedError):
+        autoshot_arm(Heads(stage, settings, with_generator.unlabelled, with_generator.gan), few, items)
+    assert shares(asked, 7, 3) == pytest.approx([0.8, 0.2])
+    masks = asked["data"].masks
+    assert masks.shape[1] == len(stage.labels)
+    mass = masks[:7].astype(np.float32).sum(axis=1)
+    assert mass.max() < 1.01
+    assert (mass.min() < 0.99) == (confidence == "entropy")
+    np.testing.assert_array_equal(masks[7:].sum(axis=1), 1)
+    np.testing.assert_array_equal(asked["data"].images[7:], np.stack(items.images))
+
+
+def test_self_training_begins_where_the_unet_ended_and_is_kept(few_shot, tmp_path):
+    def arm(*words):
+        stage, settings = few_shot(tmp_path / "run", *words)
+        few, items = next(every_draw(stage))
+        pool = np.asarray([items.images[0]] * 4, np.float32)
+        return stage, few, items, self_training_arm(stage, settings, pool, lambda: pool + 0.1, few, items)
+
+    stage, few, items, rows = arm()
+    assert {(row.arm, row.shots) for row in rows} == {(SELF, 1)}
+    unet = train_unet(stage, items, arm=UNET, shots=few.count, draw=few.draw)
+    step = stage.run.step(place(SELF, few.count, few.draw))
+    assert read_json(step.inputs_json)["start"] == weights_sha256(unet.network)
+    assert arm()[-1] == rows
+    for word in ("self_training.real=0.5", "self_training.average=3", "self_training.generated=5"):
+        with pytest.raises(RunError, match=r"other settings \(self_training\."):
+            arm(word)
+    for word in ("self_training.real=0.5", "self_training.average=3"):
+        scores = stage.run.step(f"{place(SELF, few.count, few.draw)}/scores")
+        scores.done_json.unlink()  # even where the scores are gone, the model of other settings is not taken
+        scores.inputs_json.unlink()
+        with pytest.raises(RunError, match="was made with other settings"):
+            arm(word)
+        scores.inputs_json.unlink(missing_ok=True)
+        arm()
+
+
+def test_another_pool_or_teacher_in_the_same_folder_is_refused(few_shot, tmp_path):
+    stage, settings = few_shot(tmp_path / "run")
+    few, items = next(every_draw(stage))
+    pool = np.asarray([items.images[0]] * 4, np.float32)
+    rows = teacher_arm(stage, settings, pool, few, items)
+    assert {row.arm for row in rows} == {TEACHER}
+    assert teacher_arm(stage, settings, pool, few, items) == rows
+    with pytest.raises(RunError, match=r"other settings \(pool\)"):
+        teacher_arm(stage, settings, pool[1:], few, items)
+    stage, settings = few_shot(tmp_path / "run", "teacher.weight=0.5")
+    with pytest.raises(RunError, match=r"teacher\.weight"):
+        teacher_arm(stage, settings, pool, few, items)
