@@ -1,6 +1,6 @@
 """Labelling a generated image with ten heads, and training them: the concatenating way against ours.
 
-    python -m benchmarks features                       (one thread; under ten minutes on a quiet core)
+    python -m benchmarks features                       (one thread; some ten minutes on a quiet core)
     python benchmarks/features.py [--only PART] [--rounds N]
 
 "plain" is what the papers do: every map is enlarged to full size (bilinear), all are concatenated, and each

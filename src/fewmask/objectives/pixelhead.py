@@ -18,7 +18,7 @@ from fewmask.objectives.segmentation import Schedule, cross_entropy, soft_dice_l
 Maps = Callable[[Tensor, Tensor | None], list[Tensor]]
 """Feature maps of images (B, C, H, W) and their latents (B, num_ws, w_dim) or None; without gradient."""
 
-FLOATS_AT_ONCE = 2**25
+FLOATS_AT_ONCE = 2**23
 """Values of the first layer's output in a training step; beyond them the members go in turns."""
 
 
