@@ -76,11 +76,12 @@ class Recorded(Alone):
 
 
 @pytest.mark.parametrize("class_weights", [(), (0.2, 1.0, 3.0)])
-def test_the_loss_is_that_of_labelled_images_plus_the_weighted_one_of_the_others(class_weights):
+def test_class_weights_count_only_where_a_person_judged(class_weights):
     objective, given = learner(TeacherSettings(weight=0.4, ramp=0.0), class_weights=class_weights), batch()
     target, _ = objective.targets(given.image, given.mask)
     labelled = [one.item() for one in objective.student.loss(given.image[:2], target[:2])]
-    others = [one.item() for one in objective.student.loss(given.image[2:], target[2:])]
+    logits = objective.student.network(given.image[2:])
+    others = [one.item() for one in objective.student.judge(logits, target[2:], weighted=False)]
     minimise = Recorded()
     told = objective.update(given, 0, minimise)
     assert minimise.loss == pytest.approx(sum(labelled) + 0.4 * sum(others), rel=1e-5)

@@ -136,11 +136,15 @@ class SegmentationObjective:
         """Dice loss and cross-entropy of a batch; images (B, C, *S), masks as in `targets_of`."""
         return self.judge(self.network(image), mask)
 
-    def judge(self, logits: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Dice loss and cross-entropy of the network's answers (B, K, *S), masks as in `targets_of`."""
+    def judge(self, logits: Tensor, mask: Tensor, *, weighted: bool = True) -> tuple[Tensor, Tensor]:
+        """Dice loss and cross-entropy of the network's answers (B, K, *S), masks as in `targets_of`.
+
+        weighted: by the class weights. Where the mask is a network's own answer they must not count: the best
+        answer to a weighted entropy shows more of a rare class than the mask, and would feed on itself.
+        """
         target, judged = targets_of(mask, self.classes)
         log_p = functional.log_softmax(logits.float(), dim=1)
-        weights = None if self._weights is None else self._weights.to(logits.device)
+        weights = self._weights.to(logits.device) if weighted and self._weights is not None else None
         return soft_dice_loss(log_p.exp(), target, judged), cross_entropy(log_p, target, weights)
 
     def update(self, batch: Batch, images_seen: int, minimise: Minimise) -> Mapping[str, Tensor | float]:

@@ -112,7 +112,7 @@ class MeanTeacherObjective:
         student.network.train()
         logits = student.network(image)
         real_dice, real_entropy = student.judge(logits, target * labelled)
-        dice, entropy = student.judge(logits, target * (1 - labelled))
+        dice, entropy = student.judge(logits, target * (1 - labelled), weighted=False)
         weight = self.settings.weight_at(images_seen / max(student.schedule.images, 1))
         lr = student.step(real_dice + real_entropy + weight * (dice + entropy), images_seen, minimise)
         half_life = self.settings.half_life(images_seen)

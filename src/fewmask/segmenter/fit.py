@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
@@ -20,7 +20,7 @@ from fewmask.data.prepare import Preparation
 from fewmask.networks.unet import WIDTHS
 from fewmask.objectives.segmentation import Schedule, SegmentationObjective
 from fewmask.objectives.teacher import MeanTeacherObjective, TeacherSettings
-from fewmask.segmenter.heldout import Learner, Watched
+from fewmask.segmenter.heldout import Learner, mean_iou
 from fewmask.segmenter.heldout import pooled_dice as pooled_dice
 from fewmask.segmenter.model import Design, Segmenter
 from fewmask.segmenter.sources import Labelled as Labelled
@@ -134,13 +134,15 @@ def fit_segmenter(
     held_out = None if validation is None else encoded_masks(validation, design.labels, "validation")
     every = _intervals(settings)
     fitted = fit(
-        _watched(learner, watch, design, every["validate_every"], settings.images),
+        learner,
         stream,
         step,
         images=settings.images,
         seed=seed,
         fabric=fabric,
         validate=None if held_out is None else lambda: pooled_dice(learner.result, held_out, design),
+        observe=_watched(learner, watch, design),
+        observe_every=every["validate_every"],
         label=label,
         **every,
     )
@@ -190,12 +192,13 @@ def _learner(
 
 
 def _watched(
-    learner: Learner, watch: Labelled | None, design: Design, every: int, images: int
-) -> Learner | Watched:
+    learner: Learner, watch: Labelled | None, design: Design
+) -> Callable[[], Mapping[str, float]] | None:
+    """What tells the mean IoU on `watch` while the training goes on."""
     if watch is None:
-        return learner
+        return None
     data = encoded_masks(watch, design.labels, "watched")
-    return Watched(learner, data, design, every=every, images=images)
+    return lambda: {"watched_iou": mean_iou(learner.result, data, design)}
 
 
 def _refuse_other_design(found: Design, wanted: Design) -> None:

@@ -1,17 +1,14 @@
 """How well a network does on held-out images while it is trained."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
-from torch.optim import Optimizer
+from torch import nn
 
 from fewmask.core.volume import IGNORE
-from fewmask.data.batches import Batch
 from fewmask.metrics.overlap import Overlap, miou_image, overlap
-from fewmask.objectives.minimise import Minimise
 from fewmask.objectives.segmentation import SegmentationObjective
 from fewmask.objectives.teacher import MeanTeacherObjective
 from fewmask.segmenter.model import Design
@@ -69,50 +66,3 @@ def _answers(
         pixels = torch.from_numpy(np.ascontiguousarray(image, dtype=np.float32))[None].to(device)
         soft = slide(network, pixels, design.patch, classes=len(design.labels))[0]
         yield soft.argmax(dim=0).cpu().numpy(), mask
-
-
-class Watched:
-    """An objective that also logs "watched_iou", the mean IoU of its result on images held out.
-
-    Nothing is drawn and no weight is touched: the training ends in the same bytes as without.
-
-    Args:
-        learner: what learns.
-        data: prepared images with the network's class numbers.
-        design: how they are looked at.
-        every: images between looks; there is one at the end as well.
-        images: length of the training in images.
-    """
-
-    def __init__(self, learner: Learner, data: Labelled, design: Design, *, every: int, images: int) -> None:
-        self.learner, self.data, self.design = learner, data, design
-        self.every, self.images = every, images
-
-    def modules(self) -> Mapping[str, nn.Module]:
-        """The learner's."""
-        return self.learner.modules()
-
-    def optimizers(self) -> Mapping[str, Optimizer]:
-        """The learner's."""
-        return self.learner.optimizers()
-
-    def state(self) -> Mapping[str, float]:
-        """The learner's."""
-        return self.learner.state()
-
-    def load_state(self, state: Mapping[str, float]) -> None:
-        """The learner's."""
-        self.learner.load_state(state)
-
-    def update(self, batch: Batch, images_seen: int, minimise: Minimise) -> Mapping[str, Tensor | float]:
-        """The learner's update; where a look is due, the mean IoU beside its numbers."""
-        learned = self.learner.update(batch, images_seen, minimise)
-        now = images_seen + len(batch) * minimise.ranks
-        if now < self.images and now // self.every == images_seen // self.every:
-            return learned
-        result = self.learner.result
-        training = result.training
-        with torch.autocast(batch.image.device.type, enabled=False):
-            iou = mean_iou(result, self.data, self.design)
-        result.train(training)
-        return {**learned, "watched_iou": iou}
