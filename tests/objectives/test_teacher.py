@@ -92,8 +92,9 @@ def test_class_weights_count_only_where_a_person_judged(class_weights):
     ]
     assert found == pytest.approx([*labelled, *others], rel=1e-5)
     plain = learner(TeacherSettings(weight=0.4, ramp=0.0)).update(batch(), 0, Alone())
-    same = float(plain["unlabelled_cross_entropy"]) == pytest.approx(found[3], rel=1e-5)
-    assert same == (not class_weights), "class weights count for both kinds of images"
+    assert float(plain["unlabelled_cross_entropy"]) == pytest.approx(found[3], rel=1e-5)
+    same = float(plain["labelled_cross_entropy"]) == pytest.approx(found[1], rel=1e-5)
+    assert same == (not class_weights), "class weights count where a person judged"
 
 
 def test_without_unlabelled_images_it_is_the_plain_objective():

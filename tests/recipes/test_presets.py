@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from fewmask.core.errors import ConfigError
+from fewmask.recipes.fewshot_settings import FewshotSettings
 from fewmask.recipes.generator import design_of
 from fewmask.recipes.presets import build, keys, parse_overrides, preset_names, read_config, read_preset
-from fewmask.recipes.fewshot_settings import FewshotSettings
 from fewmask.recipes.settings import GANRunSettings, SupervisedSettings
 from fewmask.recipes.table import RECIPES, recipe_named
 
