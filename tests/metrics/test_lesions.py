@@ -18,6 +18,9 @@ def test_hand_counted():
     found = score_lesions(predicted, reference, (10.0, 10.0, 10.0))
     assert (found.reference, found.hit, found.predicted, found.false_positives) == (2, 1, 3, 1)
     assert found.sensitivity == 0.5
+    assert found.outlined == 2  # Dice 8 / 54 and 4 / 22
+    assert score_lesions(np.ones_like(predicted), reference, (1, 1, 1)).hit == 2
+    assert score_lesions(np.ones_like(predicted), reference, (1, 1, 1)).outlined == 0
     assert found.detected is True
     assert found.reference_ml == pytest.approx(70.0)
     assert found.error_ml == pytest.approx(7 - 70)

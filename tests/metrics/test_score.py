@@ -142,7 +142,7 @@ def test_scores_per_slice_stand_beside_those_of_the_case(tmp_path):
 
 def test_a_table_of_an_older_run_is_read(tmp_path):
     path = write_rows(tmp_path / "results.csv", [ROW])
-    older = [line.rsplit(",", 2)[0] for line in path.read_text().splitlines()]
+    older = [line.rsplit(",", 3)[0] for line in path.read_text().splitlines()]
     assert older[0].endswith("lesions_invented")
     path.write_text("\n".join(older))
     assert read_rows(path) == [ROW]

@@ -21,7 +21,7 @@ def test_the_reference_against_itself_with_lesions(phantom, tmp_path, capsys):
     printed = capsys.readouterr().out
     assert ended.value.code == 0, printed
     assert "1.000" in printed
-    assert "lesions found, 0.00 invented per patient" in printed
+    assert " outlined, 0.00 invented per patient" in printed
     assert (tmp_path / "s" / "results.csv").exists()
 
 

@@ -17,7 +17,9 @@ def scored(make_rows):
     rows = []
     for row in make_rows({("head", 3): 0.8}, patients=3, draws=2, classes=("nodule",)):
         there, hit, invented = counts.get((row.patient, row.draw), (0, 0, 2))
-        rows.append(replace(row, lesions=there, lesions_hit=hit, lesions_invented=invented))
+        rows.append(
+            replace(row, lesions=there, lesions_hit=hit, lesions_outlined=0, lesions_invented=invented)
+        )
         if row.patient == "P000":
             rows.append(replace(rows[-1], case="second", lesions=1, lesions_hit=0, lesions_invented=0))
     return rows
@@ -26,16 +28,17 @@ def scored(make_rows):
 def test_found_is_counted_and_sensitivity_averaged_over_patients(scored, make_report):
     (table,) = lesion_tables(scored, make_report(scored), resamples=FEW)
     assert table.title == "Lesion by lesion: nodule"
-    ((name, shots, found, sensitivity, invented),) = table.rows
+    ((name, shots, found, sensitivity, outlined, share, invented),) = table.rows
     assert (name, shots, found) == ("GAN-feature segmenter", "3", "4 of 8")
     # P000: 1/3 and 2/3; P001: 1 and 0; P002 has none to find and counts only for what was invented
     assert sensitivity.startswith("0.500 [")
+    assert (outlined, share[:7]) == ("0 of 8", "0.000 [")
     assert invented == f"{(0 + 1 + 0 + 3 + 2 + 2) / 6:.2f}"
 
 
 def test_nothing_to_find_is_no_sensitivity(scored, make_report):
     none = [replace(row, lesions=0, lesions_hit=0) for row in scored]
-    ((_, _, found, sensitivity, _),) = lesion_tables(none, make_report(none), resamples=FEW)[0].rows
+    ((_, _, found, sensitivity, *_),) = lesion_tables(none, make_report(none), resamples=FEW)[0].rows
     assert (found, sensitivity) == ("0 of 0", "–")
 
 

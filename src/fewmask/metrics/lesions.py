@@ -12,6 +12,9 @@ from fewmask.metrics.overlap import require_same_shape
 HIT_SHARE = 0.10
 """A reference lesion is hit when at least this share of its voxels is predicted."""
 
+OUTLINED_DICE = 0.10
+"""A reference lesion is outlined when its Dice with the predicted lesions that touch it is above this."""
+
 
 @dataclass(frozen=True)
 class LesionScore:
@@ -21,6 +24,9 @@ class LesionScore:
     """Lesions of the reference."""
     hit: int
     """Reference lesions of which at least `HIT_SHARE` of the voxels are predicted."""
+    outlined: int
+    """Reference lesions whose Dice with all predicted lesions that touch them is above `OUTLINED_DICE`: a
+    prediction of everything hits every lesion and outlines none."""
     predicted: int
     """Lesions of the prediction."""
     false_positives: int
@@ -70,8 +76,21 @@ def score_lesions(
     return LesionScore(
         reference=int(count),
         hit=int(np.count_nonzero(covered >= HIT_SHARE * sizes)),
+        outlined=_outlined(lesions, count, found),
         predicted=int(found_count),
         false_positives=int(found_count - touching.size),
         reference_ml=float(sizes.sum()) * ml,
         predicted_ml=int(np.count_nonzero(predicted)) * ml,
     )
+
+
+def _outlined(lesions: NDArray[np.integer], count: int, found: NDArray[np.integer]) -> int:
+    """How many of the `count` reference components are outlined by the predicted ones that touch them."""
+    sizes = np.bincount(found.ravel())
+    number = 0
+    for lesion in range(1, count + 1):
+        inside = found[lesions == lesion]
+        touching = np.unique(inside[inside > 0])
+        both = 2 * int(np.count_nonzero(inside))
+        number += bool(touching.size) and both / (inside.size + int(sizes[touching].sum())) > OUTLINED_DICE
+    return number

@@ -70,6 +70,8 @@ class Row:
     """Mean Dice over the slices that show the class, see `slice_means`; None in tables of older runs."""
     slice_iou: float | None = None
     """Mean IoU over the same slices; None in tables of older runs."""
+    lesions_outlined: int | None = None
+    """Reference components whose Dice with what touches them is above 0.1; None in tables of older runs."""
 
 
 def score_case(
@@ -190,6 +192,7 @@ def _lesions(
         "lesions": found.reference,
         "lesions_hit": found.hit,
         "lesions_invented": found.false_positives,
+        "lesions_outlined": found.outlined,
     }
 
 
@@ -227,7 +230,8 @@ def _check(
 
 
 _ALL_SHOTS = "all"
-_LATER = ("slice_dice", "slice_iou")  # columns that tables of earlier versions do not have
+_LATER = ("slice_dice", "slice_iou", "lesions_outlined")
+"""Columns that tables of earlier versions do not have."""
 
 
 def write_rows(path: Path, rows: Iterable[Row]) -> Path:
@@ -247,7 +251,7 @@ def write_rows(path: Path, rows: Iterable[Row]) -> Path:
 def read_rows(path: Path) -> list[Row]:
     """The rows that `write_rows` wrote; columns of other names are skipped.
 
-    The columns that older tables lack (`slice_dice`, `slice_iou`) are None there.
+    The columns that older tables lack (`slice_dice`, `slice_iou`, `lesions_outlined`) are None there.
 
     Raises:
         DataError: the file cannot be read, a column is missing, or a cell is not what it should be.

@@ -64,7 +64,7 @@ def segmented(
     write_rows(job.run.results_csv, outcome.rows)
     report = draw_report(stage, outcome, arms_of(settings), job)
     keep_model(stage)
-    lines = [plain_table(outcome.rows, report), *lesion_lines(outcome.rows)]
+    lines = [plain_table(outcome.rows, report), *lesion_lines(outcome.rows, report)]
     lines += [sentence.text for sentence in verdict(outcome.rows, report)]
     lines += [f"model:  {job.run.model}", f"report: {job.run.report_html}"]
     return Finished(stage.ground, report, tuple(lines))

@@ -240,21 +240,25 @@ def plain_table(rows: Sequence[Row], report: Report, *, resamples: int = 10_000)
     return "\n".join([text[0], "-" * len(text[0]), *text[1:]])
 
 
-def lesion_lines(rows: Sequence[Row]) -> list[str]:
-    """One line per arm, shots and class that was scored by lesion: found of all, invented per patient."""
+def lesion_lines(rows: Sequence[Row], report: Report | None = None) -> list[str]:
+    """One line per arm, shots and class that was scored by lesion: outlined, hit, invented per patient.
+
+    `report` gives the arms their names.
+    """
     groups: dict[tuple[str, int | None, str], list[Row]] = {}
     for row in rows:
         if row.lesions is not None:
             groups.setdefault((row.arm, row.shots, row.class_name), []).append(row)
     told = []
     for (arm, shots, name), members in groups.items():
-        there, hit, invented = (
+        there, hit, outlined, invented = (
             sum(getattr(row, field) or 0 for row in members)
-            for field in ("lesions", "lesions_hit", "lesions_invented")
+            for field in ("lesions", "lesions_hit", "lesions_outlined", "lesions_invented")
         )
+        named = arm if report is None else report.name_of(arm)
         patients = len({(row.patient, row.draw) for row in members})
         told.append(
-            f"{arm}, {shots_text(shots)} shots, {name}: {hit} of {there} lesions found, "
+            f"{named}, {shots_text(shots)} shots, {name}: of {there} lesions {hit} hit, {outlined} outlined, "
             f"{invented / patients:.2f} invented per patient"
         )
     return told
