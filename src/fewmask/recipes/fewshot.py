@@ -31,9 +31,11 @@ from fewmask.recipes.outcome import Outcome
 from fewmask.recipes.plan import Work, embedding_work, gan_work, inversion_work, unet_work
 from fewmask.recipes.pool import (
     AUTOSHOT,
+    LONGER,
     SELF,
     TEACHER,
     autoshot_arm,
+    longer_arm,
     pool_of,
     self_training_arm,
     teacher_arm,
@@ -51,6 +53,12 @@ _ARMS = {
     "empty": EMPTY_ARM,
     "unet": Arm(
         UNET, "plain U-Net", "baseline", "U-Net with strong augmentation on the labelled slices alone"
+    ),
+    "longer": Arm(
+        LONGER,
+        "U-Net, trained twice as long",
+        "control",
+        "the plain U-Net goes on for as many images again, on the labelled slices alone",
     ),
     "mean teacher": Arm(
         TEACHER,
@@ -152,6 +160,8 @@ def run(stage: Stage, settings: FewshotSettings) -> Outcome:
         if "auto-shot" in settings.arms:
             rows += autoshot_arm(heads, few, items)
         rows += unet_arm(stage, items, shots=few.count, draw=few.draw)
+        if "longer" in settings.arms:
+            rows += longer_arm(stage, few, items)
         if "mean teacher" in settings.arms:
             rows += teacher_arm(stage, settings, pool, few, items)
         if "self-training" in settings.arms:
@@ -173,7 +183,12 @@ def generated(heads: Heads) -> NDArray[np.float32]:
 def learned_from(settings: FewshotSettings, unlabelled: int, pool: int) -> dict[str, int]:
     """By arm, how many unlabelled slices it has seen."""
     pools = {TEACHER: pool, SELF: unlabelled if settings.self_training.generated else pool}
-    blind = (UNET, EMPTY_ARM.key, *(key_of(Reading((name,))) for name in ("unet", "image")))
+    readings = [Reading.parse(text) for text in settings.head.reads]
+    blind = {key_of(one) for one in readings if set(one.sources) <= {"unet", "image"}} | {
+        UNET,
+        LONGER,
+        EMPTY_ARM.key,
+    }
     return {arm.key: pools.get(arm.key, unlabelled) for arm in arms(settings) if arm.key not in blind}
 
 

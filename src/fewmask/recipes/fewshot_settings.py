@@ -76,6 +76,9 @@ class AutoshotSettings(Settings):
         Literal["none", "entropy"], Field(description="entropy: pixels count as much as the head is sure")
     ] = "entropy"
     real: Annotated[float, Field(ge=0, lt=1, description="share of real labelled slices in each batch")] = 0.5
+    vote: Annotated[
+        bool, Field(description="the plain U-Net of the same masks votes beside the head on every sample")
+    ] = False
 
 
 class TeacherArmSettings(Settings):
@@ -100,7 +103,7 @@ class SelfTrainingSettings(Settings):
     ] = 1_000
 
 
-FewshotArm = Literal["empty", "unet", "mean teacher", "heads", "auto-shot", "self-training"]
+FewshotArm = Literal["empty", "unet", "longer", "mean teacher", "heads", "auto-shot", "self-training"]
 """Groups of arms that `fewshot` can train; "heads" are those of head.reads."""
 
 
@@ -109,7 +112,7 @@ class FewshotSettings(CommonSettings):
 
     arms: Annotated[
         tuple[FewshotArm, ...], Field(description="what to train and compare; unet is always there")
-    ] = ("empty", "unet", "mean teacher", "heads", "auto-shot", "self-training")
+    ] = ("empty", "unet", "longer", "mean teacher", "heads", "auto-shot", "self-training")
     pool: Annotated[int, Field(ge=1, description="unlabelled slices that teachers label, at most")] = 5_000
     gan: GANSettings = GANSettings()
     inversion: InversionSettings = InversionSettings()

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from fewmask.core.seed import stream
 from fewmask.data.batches import ArraySource
@@ -16,6 +17,7 @@ from fewmask.recipes.heads import Heads
 from fewmask.recipes.reading import Reading
 from fewmask.recipes.stage import Few, Labelled, Stage
 from fewmask.segmenter.sources import encode, with_unlabelled
+from fewmask.segmenter.windows import slide
 from fewmask.synthesis.autoshot import (
     collect,
     mix_with_real,
@@ -23,8 +25,9 @@ from fewmask.synthesis.autoshot import (
     sample_labelled,
     weighed_labels,
 )
+from fewmask.synthesis.pixelhead import Labeller
 
-TEACHER, AUTOSHOT, SELF = "mean teacher", "auto-shot", "self-training"
+TEACHER, AUTOSHOT, SELF, LONGER = "mean teacher", "auto-shot", "self-training", "unet longer"
 
 Slices = NDArray[np.floating]
 
@@ -33,6 +36,18 @@ def pool_of(unlabelled: Slices, most: int, seed: int) -> NDArray[np.float32]:
     """At most `most` of the unlabelled slices (N, C, H, W), drawn once for all arms."""
     order = stream(seed, "fewshot", "pool").permutation(len(unlabelled))
     return np.asarray(unlabelled[np.sort(order[:most])], dtype=np.float32)
+
+
+def longer_arm(stage: Stage, few: Few, items: Labelled) -> list[Row]:
+    """The U-Net goes on for as many images again on the k masks: the cost of self-training, without it."""
+    return unet_arm(
+        stage,
+        items,
+        arm=LONGER,
+        shots=few.count,
+        draw=few.draw,
+        start=lambda: train_unet(stage, items, arm=UNET, shots=few.count, draw=few.draw),
+    )
 
 
 def teacher_arm(
@@ -73,6 +88,7 @@ def autoshot_arm(heads: Heads, few: Few, items: Labelled) -> list[Row]:
                 auto.samples,
                 seed=settings.seed,
                 truncation=auto.truncation,
+                others=[_voter(stage, few, items)] if auto.vote else [],
             )
         )
         samples = most_certain(samples, 1.0 - auto.drop)
@@ -83,6 +99,16 @@ def autoshot_arm(heads: Heads, few: Few, items: Labelled) -> list[Row]:
 
     told = {**heads.made_from(reading, items), "autoshot": auto.model_dump(mode="json")}
     return unet_arm(stage, items, arm=AUTOSHOT, shots=few.count, draw=few.draw, mixed=mixed, made_from=told)
+
+
+def _voter(stage: Stage, few: Few, items: Labelled) -> Labeller:
+    """The plain U-Net of the same masks, as it votes on generated slices."""
+    unet = train_unet(stage, items, arm=UNET, shots=few.count, draw=few.draw).to("cpu")
+
+    def label(image: Tensor, ws: Tensor | None) -> Tensor:
+        return slide(unet.network, image, unet.design.patch, classes=len(unet.design.labels))
+
+    return label
 
 
 def self_training_arm(
