@@ -89,6 +89,25 @@ def test_a_finished_fit_is_taken_up_with_the_same_weights(generator, stack, fabr
         assert torch.equal(weight, other.state_dict()[name])
 
 
+def test_an_interrupted_fit_goes_on_from_its_last_quarter(generator, stack, fabric, tmp_path):
+    shots, looks = _shots(generator), []
+
+    def watch(head):
+        looks.append(1)
+        if len(looks) == 5:
+            raise KeyboardInterrupt
+        return {}
+
+    more = {"images": 32, "watch": watch, "watch_every": 4}
+    with pytest.raises(KeyboardInterrupt):
+        _fit(stack, shots, tmp_path / "a", fabric, **more)
+    resumed = _fit(stack, shots, tmp_path / "a", fabric, **more)
+    assert len(looks) == 5 + 4, "20 images seen, 16 of them kept"
+    whole = _fit(stack, shots, tmp_path / "b", fabric, images=32)
+    for name, weight in whole.state_dict().items():
+        assert torch.equal(weight, resumed.state_dict()[name])
+
+
 def test_augmentation_on_the_fly_without_latents(generator, stack, fabric, tmp_path):
     shots = _shots(generator)
     images_only = FeatureStack([ImageFeatures()])

@@ -163,7 +163,7 @@ def fit_head(
         images=images,
         seed=seed,
         fabric=fabric,
-        checkpoint_every=images,
+        checkpoint_every=max(images // 4, 1),
         report_every=max(images // 20, 1),
         observe=None if watch is None else lambda: watch(head),
         observe_every=watch_every,
