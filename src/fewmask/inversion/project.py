@@ -34,7 +34,7 @@ from fewmask.inversion.descent import (
 )
 from fewmask.inversion.place import device_of, on_device, without_gradients
 from fewmask.inversion.result import Float, Inversion, joined, reconstruct
-from fewmask.inversion.resume import Part, array_key, network_key
+from fewmask.inversion.resume import Part, array_key, network_key, part_name
 from fewmask.networks.generator import ImageGenerator
 from fewmask.objectives.perceptual import Distance
 
@@ -147,7 +147,7 @@ def project(
         some = images[first : first + batch_size]
         begin = None if start is None else start[first : first + batch_size]
         inputs = {**made, "images": array_key(some), "start": array_key(begin)}
-        part = Part(step, f"part-{first:06d}", inputs, every=save_every)
+        part = Part(step, part_name(first), inputs, every=save_every)
         finished = part.finished()
         if finished is None:
             target = on_device(some, generator)

@@ -24,7 +24,7 @@ from fewmask.core.seed import integer, stream
 from fewmask.inversion.admit import check_counts, check_images, check_latents
 from fewmask.inversion.place import on_device
 from fewmask.inversion.result import Inversion, joined, reconstruct
-from fewmask.inversion.resume import Part, array_key, network_key
+from fewmask.inversion.resume import Part, array_key, network_key, part_name
 from fewmask.inversion.tuning import SYNTHESIS, Locality, Tuning, TuningRates
 from fewmask.networks.generator import ImageGenerator
 from fewmask.objectives.perceptual import Distance, LpipsDistance
@@ -126,7 +126,7 @@ def tune_each(
     for n in range(len(images)):
         one = slice(n, n + 1)
         inputs = {**made, "images": array_key(images[one]), "pivot": array_key(pivot.ws[one])}
-        part = Part(step, f"image-{n:06d}", {**inputs, "weights": keep_weights}, every=save_every)
+        part = Part(step, part_name(n), {**inputs, "weights": keep_weights}, every=save_every)
         finished = part.finished()
         if finished is None:
             chance = integer(seed, "pti", inputs["images"])

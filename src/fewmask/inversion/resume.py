@@ -5,6 +5,7 @@ its inversion when it is done. What is done is not done again.
 """
 
 import hashlib
+import re
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -20,13 +21,21 @@ from fewmask.inversion.keep import read_inversion, write_inversion
 from fewmask.inversion.result import Inversion
 from fewmask.training.checkpoint import State, clean, module_tensors, read_newest, write_checkpoint
 
+_PART = re.compile(r"part-\d{6,}")
+"""A part's folder. No other step is named so: those of slices end in "-z<slice>-<number>"."""
+
+
+def part_name(first: int) -> str:
+    """The folder of the part that begins with image `first`, from 0."""
+    return f"part-{first:06d}"
+
 
 class Part:
     """One part of a step; without a step nothing is kept.
 
     Args:
         step: the step, or None.
-        name: of the part.
+        name: of the part: `part_name`, or another one if `clear_parts` must leave it.
         inputs: what the part is made from (JSON values).
         every: updates between two checkpoints.
 
@@ -75,9 +84,12 @@ class Part:
 
 
 def clear_parts(step: Step) -> None:
-    """Remove the parts of a step, once its caller keeps what they gave joined (tuned weights go too)."""
-    for folder in step.folder.glob("*-[0-9]*"):
-        if Step(folder).inputs_json.exists():
+    """Remove the parts of a step, once its caller keeps what they gave joined (tuned weights go too).
+
+    Other steps may lie in the same folder, such as those of a case in a subfolder of its cohort: they stay.
+    """
+    for folder in step.folder.glob("part-*"):
+        if _PART.fullmatch(folder.name) and Step(folder).inputs_json.exists():
             shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -94,5 +106,7 @@ def array_key(array: NDArray[np.floating] | None) -> str:
     """SHA-256 of an array's shape and values, as 32-bit floats; "" for none."""
     if array is None:
         return ""
-    plain = np.ascontiguousarray(array, dtype=np.float32)
-    return hashlib.sha256(f"{plain.shape}".encode() + plain.tobytes()).hexdigest()
+    digest = hashlib.sha256(f"{array.shape}".encode())
+    for row in array:  # one after the other: a cohort's slices are large, and often in 16 bits
+        digest.update(np.ascontiguousarray(row, dtype=np.float32).data)
+    return digest.hexdigest()
