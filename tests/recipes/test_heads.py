@@ -1,6 +1,7 @@
 """Heads: what each reads and learns from, what is inverted once, and that each is trained and scored."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from fewmask.recipes.reading import Reading
 from fewmask.recipes.stage import every_draw
 from fewmask.segmenter.fit import weights_sha256
 from fewmask.synthesis.features import EncoderFeatures, UNetFeatures
+from fewmask.synthesis.pixelhead import predict_head
 
 EVERY = (
     "generator@w+",
@@ -138,6 +140,68 @@ def test_other_heads_in_the_same_folder_are_refused(few_shot, tmp_path):
             head_arm(heads, reading, few, items)
         with pytest.raises(RunError, match="was made with other settings"):
             heads.train(reading, few, items)
+
+
+def copied(heads: Heads, few_shot, *words: str, key=None) -> Heads:
+    """The same heads in the same folder, with other settings or another generator."""
+    stage, settings = few_shot(heads.stage.run.folder, *words)
+    gan = heads.gan if key is None else replace(heads.gan, key=key)
+    return Heads(stage, settings, heads.unlabelled, gan)
+
+
+def test_a_head_depends_on_the_generator_and_not_on_where_it_lies(heads: Heads, few_shot):
+    reading, ready = Reading.parse("generator@w"), {"ready": "abc", "discriminator": "def"}
+    here = copied(heads, few_shot, "gan.ready=here", key=ready).made_from(reading)
+    assert copied(heads, few_shot, "gan.ready=there", key=ready).made_from(reading) == here
+    other = copied(heads, few_shot, "gan.ready=here", key=ready | {"ready": "xyz"})
+    assert other.made_from(reading) != here
+    alone = Reading.parse("image")
+    assert other.made_from(alone) == heads.made_from(alone)
+    discriminator = Reading.parse("discriminator")
+    assert other.made_from(discriminator)["generator"] == other.generator_key()
+
+
+def test_a_head_depends_on_flips_and_not_on_following_it(heads: Heads, few_shot):
+    for text in ("image", "generator@w", "unet"):
+        reading = Reading.parse(text)
+        told = heads.made_from(reading)
+        assert copied(heads, few_shot, "unet.flips=[x]").made_from(reading) != told
+        assert copied(heads, few_shot, "unet.follow=true").made_from(reading) == told
+
+
+@pytest.mark.parametrize("unit", ["slice", "patient"])
+def test_a_slice_has_the_same_copies_wherever_it_is_drawn(few_shot, with_generator, tmp_path, unit):
+    stage, settings = few_shot(tmp_path / "run", f"shots.unit={unit}")
+    heads = Heads(stage, settings, with_generator.unlabelled, with_generator.gan)
+    reading, copies = Reading.parse("generator@w"), settings.inversion.copies + 1
+    every, seen = list(every_draw(stage)), []
+    for _, items in every:
+        for some in (items, items.take(items.refs[::-1])):
+            images, _ = heads.copies(reading, some)
+            seen.append(dict(zip(some.refs, np.split(images, len(images) // copies), strict=True)))
+    for found in seen:
+        for ref, images in found.items():
+            np.testing.assert_array_equal(images, seen[-1][ref])
+    first, second = list(seen[-1].values())[:2]
+    assert np.abs(first[1:] - first[:1]).max() > 0.01
+    assert np.abs(first - second).max() > 0.01
+    heads.inversion(reading, every[-1][1])
+    kept = {path.name for path in stage.run.step("inversion/w").folder.iterdir()}
+    assert kept == {f"{ref.case}-z{ref.z}" for ref in every[-1][1].refs}
+
+
+def test_test_slices_are_answered_case_by_case(heads: Heads, monkeypatch):
+    counts, predict = [], predict_head
+
+    def counted(members, stack, images, ws=None):
+        counts.append(len(images))
+        return predict(members, stack, images, ws)
+
+    monkeypatch.setattr("fewmask.recipes.heads.predict_head", counted)
+    few, items = next(every_draw(heads.stage))
+    head_arm(heads, Reading.parse("generator@w"), few, items)
+    assert counts == [len(heads.tested.rows_of[case.name]) for case in heads.stage.test_cases]
+    assert len(counts) > 1
 
 
 @pytest.mark.parametrize(

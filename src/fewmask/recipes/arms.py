@@ -17,12 +17,12 @@ from fewmask.data.augment_spatial import SpatialRanges
 from fewmask.data.batches import Source
 from fewmask.metrics.score import Row, read_rows, write_rows
 from fewmask.objectives.teacher import TeacherSettings
-from fewmask.recipes.settings import UNetSettings
+from fewmask.recipes.settings import CommonSettings, UNetSettings
 from fewmask.recipes.stage import Labelled, Stage
 from fewmask.segmenter.evaluate import evaluate
 from fewmask.segmenter.fit import FitSettings, fit_segmenter
-from fewmask.segmenter.fit import Labelled as Pairs
 from fewmask.segmenter.model import Segmenter
+from fewmask.segmenter.sources import Labelled as Pairs
 from fewmask.segmenter.sources import encode
 from fewmask.synthesis.pixelhead import inverse_root_frequency
 
@@ -79,6 +79,11 @@ def train_unet(
         about={"arm": arm, "shots": shots, "draw": draw, "cases": items.patients_text},
         label=name,
     )
+
+
+def unet_key(settings: CommonSettings) -> dict[str, Any]:
+    """The settings on which a U-Net and its scores depend, as JSON values; following it changes nothing."""
+    return settings.unet.model_dump(mode="json", exclude={"follow"})
 
 
 def _followed(stage: Stage) -> Pairs:
@@ -149,8 +154,11 @@ def unet_arm(
             lesion_classes=stage.settings.cohort.lesions,
         )
 
-    unet = stage.settings.unet.model_dump(mode="json")
-    inputs = {"unet": unet, "items": [asdict(ref) for ref in items.refs], **(made_from or {})}
+    inputs = {
+        "unet": unet_key(stage.settings),
+        "items": [asdict(ref) for ref in items.refs],
+        **(made_from or {}),
+    }
     return scored(stage, place(arm, shots, draw), inputs, compute)
 
 

@@ -1,6 +1,6 @@
 """Heads on frozen features: what each reads, the slices it learns from, and what it scores."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from fewmask.core.seed import integer
 from fewmask.core.volume import Mask, Volume
 from fewmask.data.augment import StrongAugment
 from fewmask.data.augment_spatial import SpatialRanges
@@ -19,7 +20,7 @@ from fewmask.inversion.result import Inversion, joined
 from fewmask.metrics.score import Row
 from fewmask.networks.embedding import ImageEncoder
 from fewmask.networks.pixelhead import PixelHead
-from fewmask.recipes.arms import UNET, place, scored, stacked, train_unet
+from fewmask.recipes.arms import UNET, place, scored, stacked, train_unet, unet_key
 from fewmask.recipes.embedding import PER_PATIENT, learn_encoder, unlabelled_slices
 from fewmask.recipes.fewshot_settings import FewshotSettings
 from fewmask.recipes.ganchecks import inversion_check
@@ -102,6 +103,10 @@ class Heads:
         assert self._gan is not None, "the recipe learns one where a head or an arm needs it"
         return self._gan
 
+    def generator_key(self) -> dict[str, Any]:
+        """What the generator learned from, or a ready one's weights (not its path), as JSON values."""
+        return dict(self.gan.key)
+
     @cached_property
     def latents(self) -> Latents:
         """Inversions by the generator."""
@@ -169,7 +174,7 @@ class Heads:
         """The labelled slices as class numbers; for the generator's features with copies and latents.
 
         A copy is varied first and inverted then, as a test slice of that pose and exposure would be. The
-        copies of a draw's larger k hold those of the smaller ones, so that each is inverted once.
+        copies of a slice are the same in every draw, so that each is inverted once.
         """
         images, masks = self.copies(reading, items)
         if reading.way is None:
@@ -184,13 +189,23 @@ class Heads:
             return images, encoded
         augment = StrongAugment(spatial=SpatialRanges(flips=self.settings.unet.flips))
         count, seed = self.settings.inversion.copies + 1, self.settings.seed
-        return augmented_copies(images, encoded, augment, copies=count, seed=seed)
+        parts = [
+            augmented_copies(
+                images[row : row + 1],
+                encoded[row : row + 1],
+                augment,
+                copies=count,
+                seed=integer(seed, "copies", ref.case, ref.z),
+            )
+            for row, ref in enumerate(items.refs)
+        ]
+        return np.concatenate([one for one, _ in parts]), np.concatenate([one for _, one in parts])
 
     def inversion(self, reading: Reading, items: Labelled) -> Inversion:
         """Latents of the labelled slices and their copies."""
         assert reading.way is not None
         images, _ = self.copies(reading, items)
-        names = [f"{ref.case}-z{ref.z}-{number}" for number, ref in enumerate(items.refs)]
+        names = [f"{ref.case}-z{ref.z}" for ref in items.refs]
         parts = zip(np.split(images, len(names)), names, strict=True)
         return joined([self.latents.invert(reading.way, part, name) for part, name in parts])
 
@@ -248,7 +263,7 @@ class Heads:
         """The mean IoU of a head on the test slices while it learns; it chooses nothing by them."""
         items = self.stage.test_items
         masks = encode(np.stack(items.masks), self.stage.labels, "test slices")
-        ws = None if reading.way is None else self.latents.invert(reading.way, self.tested.images, "test").ws
+        ws = self.tested_ws(reading)
 
         def watch(head: PixelHead) -> Mapping[str, float]:
             soft = predict_head([head], stack, self.tested.images, ws)
@@ -257,25 +272,34 @@ class Heads:
 
         return watch
 
-    def probabilities(self, head: TrainedHead, images: NDArray[np.float32], name: str) -> NDArray[np.float32]:
-        """Class probabilities (N, K, H, W) of real slices; `name` keeps their inversion."""
-        way = head.reading.way
-        ws = None if way is None else self.latents.invert(way, images, name).ws
-        return predict_head([head.head], head.stack, images, ws)
+    def tested_ws(self, reading: Reading) -> NDArray[np.float32] | None:
+        """Latents of all test slices, kept once they were found; None where the generator is not read."""
+        way = reading.way
+        return None if way is None else self.latents.invert(way, self.tested.images, "test").ws
+
+    def probabilities(
+        self, head: TrainedHead, rows: Sequence[int], ws: NDArray[np.float32] | None
+    ) -> NDArray[np.float32]:
+        """Class probabilities (n, K, H, W) of some test slices; `ws`: `tested_ws` of the head's reading."""
+        chosen = None if ws is None else ws[rows]
+        return predict_head([head.head], head.stack, self.tested.images[rows], chosen)
 
     def made_from(self, reading: Reading, items: Labelled | None = None) -> dict[str, Any]:
         """The settings and labelled slices on which a head depends, as JSON values."""
-        include = {"head": True}
-        if reading.way is not None or "discriminator" in reading.sources:
-            include |= {"gan": True, "inversion": True}
-        if "unet" in reading.sources:
-            include |= {"unet": True}
-        if "encoder" in reading.sources:
-            include |= {"encoder": True}
-        told = self.settings.model_dump(mode="json", include=include)
-        told["head"] = {
-            name: value for name, value in told["head"].items() if name not in ("reads", "support")
+        settings = self.settings
+        told: dict[str, Any] = {
+            "head": settings.head.model_dump(mode="json", exclude={"reads", "support"}),
+            "unet": {"flips": list(settings.unet.flips)},
+            "gan": {"slices_per_patient": settings.gan.slices_per_patient},
         }
+        if reading.way is not None:
+            told["inversion"] = settings.inversion.model_dump(mode="json")
+        if reading.way is not None or "discriminator" in reading.sources:
+            told["generator"] = self.generator_key()
+        if "unet" in reading.sources:
+            told["unet"] = unet_key(settings)
+        if "encoder" in reading.sources:
+            told["encoder"] = settings.encoder.model_dump(mode="json")
         refs = [] if items is None else [asdict(ref) for ref in items.refs]
         return {"reading": reading.text, "items": refs, **told}
 
@@ -305,12 +329,12 @@ def tested_head(
     stage, name = heads.stage, place(arm, shots, draw)
 
     def compute() -> list[Row]:
-        tested = heads.tested
-        soft = heads.probabilities(train(), tested.images, "test")
+        tested, head = heads.tested, train()
+        ws = heads.tested_ws(head.reading)
 
         def segment(case: Case, images: Mapping[str, Volume]) -> tuple[Mask, Trace]:
             trace = tested.traces[case.name]
-            answer = from_slices(soft[tested.rows_of[case.name]])
+            answer = from_slices(heads.probabilities(head, tested.rows_of[case.name], ws))
             return undo_probabilities(answer, trace, labels=stage.labels), trace
 
         return score_masks(
