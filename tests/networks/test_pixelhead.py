@@ -146,7 +146,7 @@ def test_without_a_map_of_full_size(kind):
 
 
 @pytest.mark.parametrize("kind", ["S", "M", "L", "mlp"])
-def test_members_are_heads_and_heads_join(kind):
+def test_members_are_heads(kind):
     maps = _maps()
     head = _ensemble(maps, kind)
     alone = [head.member(number) for number in range(3)]
@@ -155,17 +155,6 @@ def test_members_are_heads_and_heads_join(kind):
         for number, one in enumerate(alone):
             assert one.members == 1
             assert torch.allclose(one(maps, (16, 16))[0], together[number], atol=1e-5)
-    again = PixelHead.joined([*alone[:1], PixelHead.joined(alone[1:])])
-    assert all(torch.equal(value, again.state_dict()[name]) for name, value in head.state_dict().items())
-
-
-def test_only_equal_designs_join():
-    head = PixelHead([3], 2, width=8)
-    other = PixelHead([3], 2, width=8)
-    other.standardise(torch.ones(3), torch.ones(3))
-    for wrong in (PixelHead([3], 3, width=8), PixelHead([3], 2, width=8, kind="M"), other):
-        with pytest.raises(ConfigError, match="cannot become one"):
-            PixelHead.joined([head, wrong])
 
 
 def test_every_member_has_its_own_chance():

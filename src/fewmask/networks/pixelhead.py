@@ -244,32 +244,6 @@ class PixelHead(nn.Module):
         )
         return alone.train(self.training)
 
-    @staticmethod
-    def joined(heads: Sequence["PixelHead"]) -> "PixelHead":
-        """Heads of one design and standardisation as one ensemble, in their order.
-
-        Raises `ConfigError` when they differ in more than their weights.
-        """
-        first = heads[0]
-        shared = {"first.mean", "first.deviation"}
-        for head in heads[1:]:
-            same = head.channels == first.channels and head.classes == first.classes
-            same = same and (head.kind, head.width) == (first.kind, first.width)
-            if not same or any(
-                not torch.equal(head.state_dict()[name], first.state_dict()[name]) for name in shared
-            ):
-                raise ConfigError("heads of different designs or features cannot become one ensemble")
-        members = sum(head.members for head in heads)
-        whole = PixelHead(first.channels, first.classes, kind=first.kind, width=first.width, members=members)
-        states = [head.state_dict() for head in heads]
-        whole.load_state_dict(
-            {
-                name: value if name in shared else torch.cat([state[name] for state in states])
-                for name, value in states[0].items()
-            }
-        )
-        return whole.train(first.training)
-
 
 def _of_members(layer: nn.Conv2d, first: int, last: int) -> tuple[Tensor, Tensor]:
     """The weight and bias of some members in a grouped convolution."""

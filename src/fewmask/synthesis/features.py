@@ -84,13 +84,12 @@ class DiscriminatorFeatures:
     """
 
     discriminator: Discriminator
-    layers: int | None = None
 
     def maps(self, image: Tensor, ws: Tensor | None) -> list[Tensor]:
-        """See `FeatureSource.maps`; the first `layers` blocks, finest first (all when None)."""
+        """See `FeatureSource.maps`; the finest first."""
         with looking(self.discriminator):
             features = self.discriminator.features(image)[:-1]
-        return [feature.tensor for feature in features[: self.layers]]
+        return [feature.tensor for feature in features]
 
 
 @dataclass(frozen=True)
