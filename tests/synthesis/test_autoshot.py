@@ -9,14 +9,13 @@ from fewmask.networks.pixelhead import PixelHead
 from fewmask.synthesis.autoshot import (
     LabelledSamples,
     collect,
-    judged_labels,
-    label_images,
     mix_with_real,
     most_certain,
     sample_labelled,
     weighed_labels,
 )
 from fewmask.synthesis.features import FeatureStack, GeneratorFeatures
+from fewmask.synthesis.pixelhead import member_probabilities
 
 
 @pytest.fixture(scope="module")
@@ -37,24 +36,15 @@ def _sample(generator, head, stack, count=5, **more):
 
 
 def test_samples_are_fixed_by_their_number(generator, head, stack):
-    one = _sample(generator, head, stack, batch_size=2, mixing=0.5)
-    other = _sample(generator, head, stack, batch_size=5, mixing=0.5)
+    one = _sample(generator, head, stack, batch_size=2)
+    other = _sample(generator, head, stack, batch_size=5)
     assert one.images.shape == (5, 1, 16, 16)
     assert one.probabilities.shape == (5, 3, 16, 16)
     assert np.allclose(one.images, other.images, atol=1e-5)
     assert np.allclose(one.probabilities, other.probabilities, atol=1e-2)
     assert np.abs(one.images).max() <= 1
     assert one.labels.dtype == np.uint8
-    assert one.confidence.min() >= 1 / 3 - 1e-3
-
-
-def test_real_images_are_labelled_in_the_same_way(generator, head, stack):
-    z = torch.randn(3, 8, generator=torch.Generator().manual_seed(1))
-    ws = generator.mapping(z)
-    images = generator.synthesis(ws, noise="constant").numpy()
-    found = label_images([head], stack, images, ws.numpy())
-    assert np.array_equal(found.images, images)
-    assert np.allclose(found.probabilities.sum(axis=1), 1, atol=1e-2)
+    assert np.allclose(one.uncertain, other.uncertain, atol=1e-3)
 
 
 def test_others_vote_beside_the_heads(generator, head, stack):
@@ -68,6 +58,49 @@ def test_others_vote_beside_the_heads(generator, head, stack):
     assert np.allclose(voted, alone / 2, atol=2e-3)
 
 
+@pytest.fixture(scope="module")
+def ensemble(generator, stack):
+    image, ws = torch.zeros(1, 1, 16, 16), torch.zeros(1, generator.num_ws, 8)
+    head = PixelHead(stack.channels(image, ws), 3, width=8, members=2)
+    head.initialise(*(torch.Generator().manual_seed(number) for number in range(2)))
+    return head.eval()
+
+
+@pytest.mark.parametrize("voters", [0, 1])
+@pytest.mark.parametrize("class_weights", [(), (0.2, 1.0, 3.0)])
+def test_an_ensemble_votes_and_disagrees(generator, ensemble, stack, voters, class_weights):
+    seen = []
+
+    def other(image, ws):
+        seen.append((image, ws))
+        return (image + torch.tensor([0.0, 0.5, 1.0]).view(3, 1, 1)).softmax(dim=1)
+
+    more = {"class_weights": class_weights, "batch_size": 4}
+    _sample(generator, ensemble, stack, 4, others=[other], **more)
+    found = _sample(generator, ensemble, stack, 4, others=[other] * voters, **more)
+    each = member_probabilities([ensemble], stack, *seen[0])
+    each = each / torch.tensor(class_weights or (1.0, 1.0, 1.0)).view(3, 1, 1)
+    each = list(each / each.sum(dim=2, keepdim=True))
+    each += [other(*seen[0])] * 2 * voters  # one vote beside two members counts as much as both
+    mean = sum(each) / len(each)
+
+    def h(p):
+        return -(p * p.log()).sum(dim=1) / np.log(3)
+
+    expected = (h(mean) - sum(map(h, each)) / len(each)).mean(dim=(1, 2))
+    assert np.allclose(found.probabilities, mean, atol=1e-3)
+    assert expected.min() > 1e-3
+    assert found.uncertain == pytest.approx(expected.numpy(), abs=1e-5)
+
+
+def test_a_single_head_is_as_unsure_as_its_entropy(generator, head, stack):
+    found = _sample(generator, head, stack)
+    p = found.probabilities.astype(np.float32)
+    assert found.uncertain == pytest.approx(
+        -(p * np.log(p)).sum(axis=1).mean(axis=(1, 2)) / np.log(3), abs=1e-3
+    )
+
+
 def test_truncation_takes_variety_away(generator, head, stack):
     spread = [_sample(generator, head, stack, truncation=t).images.std(axis=0).mean() for t in (1.0, 0.3)]
     assert spread[1] < spread[0]
@@ -77,24 +110,17 @@ def _certain_and_not():
     probabilities = np.full((3, 2, 4, 4), 0.5, np.float16)
     probabilities[1, 0], probabilities[1, 1] = 0.99, 0.01
     probabilities[2, 0], probabilities[2, 1] = 0.2, 0.8
-    return LabelledSamples(np.arange(3 * 16, dtype=np.float32).reshape(3, 1, 4, 4), probabilities)
+    images = np.arange(3 * 16, dtype=np.float32).reshape(3, 1, 4, 4)
+    return LabelledSamples(images, probabilities, np.array([0.9, 0.1, 0.2], np.float32))
 
 
 def test_the_most_uncertain_are_left_out():
     samples = _certain_and_not()
-    assert samples.uncertainty()[0] == pytest.approx(1.0, abs=1e-3)
     kept = most_certain(samples, 0.67)
     assert np.array_equal(kept.images, samples.images[1:])
+    assert np.array_equal(kept.uncertain, samples.uncertain[1:])
     with pytest.raises(ConfigError, match="share"):
         most_certain(samples, 0.0)
-
-
-def test_unsure_pixels_are_not_judged():
-    labels = judged_labels(_certain_and_not(), min_confidence=0.9)
-    assert labels.dtype == np.uint8
-    assert (labels[0] == IGNORE).all()
-    assert (labels[1] == 0).all()
-    assert (judged_labels(_certain_and_not())[2] == 1).all()
 
 
 def test_real_images_get_their_share():
@@ -118,9 +144,6 @@ def test_soft_labels_count_as_much_as_the_head_is_sure():
     assert np.allclose(weighed[2, 1], 0.8 * (1 - entropy), atol=2e-3)
     assert np.allclose(weighed[2, 0] / weighed[2].sum(axis=0), 0.2, atol=2e-3)
     assert weighed_labels(samples, "none") is samples.probabilities
-    assert np.allclose(
-        1 - weighed.sum(axis=1, dtype=np.float32).mean(axis=(1, 2)), samples.uncertainty(), atol=2e-3
-    )
 
 
 def test_soft_labels_and_real_masks_become_one_source():
@@ -136,6 +159,8 @@ def test_soft_labels_and_real_masks_become_one_source():
 
 
 def test_senseless_settings_are_refused(generator, head, stack):
-    for wrong in ({"count": 0}, {"mixing": 2.0}):
-        with pytest.raises(ConfigError, match="auto-shot"):
-            _sample(generator, head, stack, **wrong)
+    with pytest.raises(ConfigError, match="auto-shot"):
+        _sample(generator, head, stack, count=0)
+    for wrong in ((1.0, 2.0), (1.0, 0.0, 2.0)):
+        with pytest.raises(ConfigError, match="class weight"):
+            _sample(generator, head, stack, class_weights=wrong)

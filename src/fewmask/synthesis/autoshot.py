@@ -1,8 +1,9 @@
 """Auto-shot segmentation: the head labels generated images, and a U-Net learns from them.
 
-Tritrong et al. 2021, section 3.4. At test time the U-Net needs no inversion. The labels are soft; pixels
-and images the head is unsure of can be left out. Other networks may vote beside the head (`others`): a head
-on other features and a U-Net on the same masks err elsewhere, and their mean errs least.
+Tritrong et al. 2021, section 3.4. At test time the U-Net needs no inversion. The labels are soft; a pixel can
+count as much as the head is sure of it, and the images it is least sure of can be left out. Other networks
+may vote beside the head (`others`): a head on other features and a U-Net on the same masks err elsewhere, and
+their mean errs least.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -16,44 +17,42 @@ from torch import Tensor
 
 from fewmask.core.errors import ConfigError
 from fewmask.core.seed import integer
-from fewmask.core.volume import IGNORE
 from fewmask.data.softmasks import MaskArray, is_soft, soft_targets
 from fewmask.networks.generator import ImageGenerator
 from fewmask.networks.pixelhead import PixelHead
 from fewmask.synthesis.features import FeatureStack
-from fewmask.synthesis.pixelhead import Labeller, in_batches, probabilities
+from fewmask.synthesis.pixelhead import (
+    Labeller,
+    disagreement,
+    entropy,
+    member_probabilities,
+    without_class_weights,
+)
 
 Float = NDArray[np.float32]
 
 
 @dataclass(frozen=True, eq=False)
 class LabelledSamples:
-    """Images that a network labelled: generated ones, or real ones that nobody has labelled.
+    """Generated images that networks labelled.
 
-    images (N, C, H, W) float32 in [-1, 1]; probabilities (N, K, H, W) float16, the soft labels.
+    images (N, C, H, W) float32 in [-1, 1]; probabilities (N, K, H, W) float16, the soft labels; uncertain
+    (N,) float32 in [0, 1], how unsure the networks are of each image: the mean over its pixels of the
+    disagreement of all who vote (`pixelhead.disagreement`), or of the entropy where a single one does.
     """
 
     images: Float
     probabilities: NDArray[np.float16]
+    uncertain: Float
 
     @property
     def labels(self) -> NDArray[np.uint8]:
         """(N, H, W) the most probable class."""
         return np.asarray(self.probabilities.argmax(axis=1), dtype=np.uint8)
 
-    @property
-    def confidence(self) -> Float:
-        """(N, H, W) in [0, 1]: the probability of the most probable class."""
-        return np.asarray(self.probabilities.max(axis=1), dtype=np.float32)
-
-    def uncertainty(self) -> Float:
-        """(N,) mean entropy of the pixels of an image, in units of log K: 0 sure, 1 nothing known."""
-        each = [_entropy(one).mean() for one in self.probabilities]
-        return np.asarray(each, dtype=np.float32)
-
     def take(self, rows: NDArray[np.intp]) -> "LabelledSamples":
         """Some of the samples."""
-        return LabelledSamples(self.images[rows], self.probabilities[rows])
+        return LabelledSamples(self.images[rows], self.probabilities[rows], self.uncertain[rows])
 
 
 def sample_labelled(
@@ -64,8 +63,8 @@ def sample_labelled(
     *,
     seed: int,
     others: Sequence[Labeller] = (),
+    class_weights: Sequence[float] = (),
     truncation: float = 1.0,
-    mixing: float = 0.0,
     batch_size: int = 16,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Iterator[LabelledSamples]:
@@ -78,8 +77,10 @@ def sample_labelled(
         count: images in total.
         seed: sample n is fixed by (seed, n), whatever the batch size.
         others: networks that vote beside the heads, each with the weight of all heads together.
+        class_weights: those that the heads were trained with, (K,): the minimiser of the weighted
+            cross-entropy is q_k ~ w_k p_k, so that every head's q is turned into p_k ~ q_k / w_k before it
+            votes (`pixelhead.without_class_weights`). Empty: none.
         truncation: psi of the latents; 1 is the full variety.
-        mixing: share of images made from two latents, the second from a random layer on.
         batch_size: images at once.
         on_progress: called with (images done, images in total).
 
@@ -87,60 +88,39 @@ def sample_labelled(
         Batches of labelled samples; `collect` joins them.
 
     Raises:
-        ConfigError: no sample asked for, or a share outside of [0, 1].
+        ConfigError: no sample asked for, or class weights that do not fit the classes.
     """
-    if count < 1 or not 0 <= mixing <= 1:
-        raise ConfigError(
-            "auto-shot needs at least one sample, and a share of mixed ones in [0, 1]",
-            found=f"count={count}, mixing={mixing}",
-        )
+    if count < 1:
+        raise ConfigError("auto-shot needs at least one sample", found=f"count={count}")
     for first in range(0, count, batch_size):
         numbers = range(first, min(first + batch_size, count))
-        z, cuts = _draw(numbers, generator, seed, mixing)
+        z = torch.stack([_draw(number, generator, seed) for number in numbers])
         with torch.no_grad():
-            one, two = (generator.mapping(part, truncation=truncation) for part in z)
-            layer = torch.arange(generator.num_ws).view(1, -1, 1)
-            ws = torch.where(layer < cuts.view(-1, 1, 1), one, two)
+            ws = generator.mapping(z, truncation=truncation)
             image = generator.synthesis(ws, noise="constant").clamp(-1, 1)
-        soft = _votes(heads, stack, others, image, ws)
+            each = without_class_weights(member_probabilities(heads, stack, image, ws), class_weights)
+            soft, uncertain = _together(each, [other(image, ws) for other in others])
         if on_progress is not None:
             on_progress(numbers.stop, count)
-        yield LabelledSamples(image.numpy(), soft.numpy().astype(np.float16))
-
-
-def label_images(
-    heads: Sequence[PixelHead],
-    stack: FeatureStack,
-    images: Float,
-    ws: Float | None = None,
-    *,
-    others: Sequence[Labeller] = (),
-    batch_size: int = 16,
-) -> LabelledSamples:
-    """Label real images (N, C, H, W) with the heads and `others`, as `sample_labelled` does."""
-    soft = in_batches(lambda image, w: _votes(heads, stack, others, image, w), images, ws, batch_size)
-    return LabelledSamples(images, soft.astype(np.float16))
+        yield LabelledSamples(image.numpy(), soft.numpy().astype(np.float16), uncertain.numpy())
 
 
 def collect(batches: Iterator[LabelledSamples]) -> LabelledSamples:
     """All batches in one; 64 x 64 pixels and 4 classes take 48 KiB an image."""
     every = list(batches)
     return LabelledSamples(
-        np.concatenate([one.images for one in every]), np.concatenate([one.probabilities for one in every])
+        np.concatenate([one.images for one in every]),
+        np.concatenate([one.probabilities for one in every]),
+        np.concatenate([one.uncertain for one in every]),
     )
 
 
 def most_certain(samples: LabelledSamples, share: float) -> LabelledSamples:
-    """The `share` (0, 1] of the samples with the lowest mean entropy, in their old order."""
+    """The `share` (0, 1] of the samples that are least `uncertain`, in their old order."""
     if not 0 < share <= 1:
         raise ConfigError("the share of samples to keep must lie in (0, 1]", found=f"{share}")
-    keep = np.argsort(samples.uncertainty(), kind="stable")[: max(1, round(share * len(samples.images)))]
+    keep = np.argsort(samples.uncertain, kind="stable")[: max(1, round(share * len(samples.images)))]
     return samples.take(np.sort(keep))
-
-
-def judged_labels(samples: LabelledSamples, *, min_confidence: float = 0.0) -> NDArray[np.uint8]:
-    """Labels (N, H, W) in which pixels below `min_confidence` are `IGNORE`."""
-    return np.where(samples.confidence >= min_confidence, samples.labels, np.uint8(IGNORE))
 
 
 def weighed_labels(
@@ -155,7 +135,8 @@ def weighed_labels(
         return samples.probabilities
     weighed = np.empty_like(samples.probabilities)
     for row, soft in zip(weighed, samples.probabilities, strict=True):
-        row[:] = soft * (1 - _entropy(soft)).clip(0, 1)
+        unsure = entropy(torch.from_numpy(soft.astype(np.float32))).numpy()
+        row[:] = soft * (1 - unsure).clip(0, 1)
     return weighed
 
 
@@ -197,35 +178,19 @@ def mix_with_real(
     return np.concatenate([samples.images, images]), np.concatenate([labels, drawn]), weights
 
 
-def _entropy(probabilities: NDArray[np.float16]) -> Float:
-    """Entropy (H, W) of probabilities (K, H, W), in units of log K."""
-    p = probabilities.astype(np.float32).clip(1e-6, 1.0)
-    return np.asarray(-(p * np.log(p)).sum(axis=0) / np.log(len(p)), dtype=np.float32)
+def _together(each: Tensor, others: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """What the heads' members (M, B, K, H, W) and the others (B, K, H, W) say, and how unsure they are, (B,).
+
+    Every other network counts as much as all members together.
+    """
+    voters = torch.cat([each, *(other[None] for other in others)])
+    shares = torch.tensor([1 / len(each)] * len(each) + [1.0] * len(others)) / (1 + len(others))
+    soft = torch.tensordot(shares, voters, dims=1)
+    unsure = disagreement(voters, shares) if len(voters) > 1 else entropy(soft)
+    return soft, unsure.mean(dim=(1, 2))
 
 
-def _votes(
-    heads: Sequence[PixelHead],
-    stack: FeatureStack,
-    others: Sequence[Labeller],
-    image: Tensor,
-    ws: Tensor | None,
-) -> Tensor:
-    """Mean probabilities (B, K, H, W) of the heads and the others."""
-    with torch.no_grad():
-        votes = [probabilities(heads, stack, image, ws), *(other(image, ws) for other in others)]
-        return torch.stack(votes).mean(dim=0)
-
-
-def _draw(
-    numbers: range, generator: ImageGenerator, seed: int, mixing: float
-) -> tuple[tuple[Tensor, Tensor], Tensor]:
-    """Two latents per sample and the layer where the second takes over (num_ws: never)."""
-    first, second, cuts = [], [], []
-    for number in numbers:
-        chance = torch.Generator().manual_seed(integer(seed, "autoshot", number))
-        first.append(torch.randn(generator.z_dim, generator=chance))
-        second.append(torch.randn(generator.z_dim, generator=chance))
-        mixed = float(torch.rand((), generator=chance)) < mixing
-        cut = int(torch.randint(1, generator.num_ws, (), generator=chance))
-        cuts.append(cut if mixed else generator.num_ws)
-    return (torch.stack(first), torch.stack(second)), torch.tensor(cuts)
+def _draw(number: int, generator: ImageGenerator, seed: int) -> Tensor:
+    """The latent (z_dim,) of one sample."""
+    chance = torch.Generator().manual_seed(integer(seed, "autoshot", number))
+    return torch.randn(generator.z_dim, generator=chance)

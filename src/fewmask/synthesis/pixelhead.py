@@ -4,21 +4,16 @@ RepurposeGAN (Tritrong et al. 2021) trains one convolutional head, DatasetGAN (Z
 look at single pixels; here either is an ensemble trained and read at once.
 """
 
-import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from fewmask.core.errors import ConfigError, DataError
-from fewmask.core.files import write_atomic
 from fewmask.core.run import Step
 from fewmask.core.seed import integer
 from fewmask.core.volume import IGNORE
@@ -189,7 +184,7 @@ def _refuse_empty(masks: MaskArray) -> None:
 
 
 @dataclass(frozen=True, eq=False)
-class Reading:
+class Judgement:
     """What an ensemble says of N images.
 
     probabilities (N, K, H, W) float32, the mean over the members; disagreement (N, H, W) float32 in [0, 1],
@@ -212,7 +207,7 @@ def read_images(
     ws: Float | None = None,
     *,
     batch_size: int = 16,
-) -> Reading:
+) -> Judgement:
     """Probabilities and disagreement of all members of the heads on images (N, C, H, W)."""
 
     def label(image: Tensor, w: Tensor | None) -> Tensor:
@@ -220,7 +215,7 @@ def read_images(
         return torch.cat([each.mean(dim=0), disagreement(each)[:, None]], dim=1)
 
     both = in_batches(label, images, ws, batch_size)
-    return Reading(both[:, :-1], both[:, -1])
+    return Judgement(both[:, :-1], both[:, -1])
 
 
 def predict_head(
@@ -263,18 +258,24 @@ def member_probabilities(
         return torch.cat([head(maps, size) for head in heads]).softmax(dim=2)
 
 
-def disagreement(each: Tensor) -> Tensor:
+def entropy(probabilities: Tensor) -> Tensor:
+    """Entropy (..., H, W) of probabilities (..., K, H, W), in units of log K: 0 sure, 1 nothing known."""
+    found: Tensor = -torch.xlogy(probabilities, probabilities).sum(dim=-3)
+    return found / math.log(max(probabilities.shape[-3], 2))
+
+
+def disagreement(each: Tensor, shares: Tensor | None = None) -> Tensor:
     """Jensen-Shannon divergence (B, H, W) of the members' probabilities (M, B, K, H, W), in units of log K.
 
     JS = H(mean p) - mean H(p) with H the entropy (Zhang et al. 2021, "DatasetGAN", section 3.2): 0 where all
-    members say the same, however unsure they are; at most 1.
+    members say the same, however unsure they are; at most 1. `shares` (M,), which add up to 1, say how much
+    each member counts in both means; None: all equally.
     """
-
-    def entropy(p: Tensor) -> Tensor:
-        return -torch.xlogy(p, p).sum(dim=-3)
-
-    divergence = entropy(each.mean(dim=0)) - entropy(each).mean(dim=0)
-    return divergence.clamp_min(0) / math.log(max(each.shape[2], 2))
+    if shares is None:
+        shares = each.new_full((len(each),), 1 / len(each))
+    together = entropy(torch.tensordot(shares, each, dims=1))
+    alone: Tensor = torch.tensordot(shares, entropy(each), dims=1)
+    return (together - alone).clamp_min(0)
 
 
 def inverse_root_frequency(masks: MaskArray, classes: int) -> tuple[float, ...]:
@@ -291,27 +292,23 @@ def inverse_root_frequency(masks: MaskArray, classes: int) -> tuple[float, ...]:
     return tuple(float(weight) for weight in weights / weights.mean())
 
 
-def write_head(path: Path, head: PixelHead) -> Path:
-    """Write the weights of a head, with all members, and its settings as one safetensors file."""
-    settings = {
-        "channels": list(head.channels),
-        "classes": head.classes,
-        "kind": head.kind,
-        "width": head.width,
-        "members": head.members,
-    }
-    about = {"settings": json.dumps(settings)}
-    return write_atomic(path, lambda temporary: save_file(head.state_dict(), temporary, metadata=about))
+def without_class_weights(probabilities: Tensor, class_weights: Sequence[float]) -> Tensor:
+    """Probabilities (..., K, H, W) as a network would give them that was trained without class weights.
 
+    The mean of -sum_k w_k t_k log q_k is least at q_k = w_k p_k / sum_j w_j p_j, with p the true
+    probabilities: rare classes come out too probable. Undone by p_k = (q_k / w_k) / sum_j (q_j / w_j).
+    `class_weights` (K,) are those of the training, the background first; empty: nothing to undo.
 
-def read_head(path: Path) -> PixelHead:
-    """Read what `write_head` wrote. Raises `DataError` when the file is damaged or something else."""
-    try:
-        with safe_open(path, framework="pt") as file:
-            settings = json.loads((file.metadata() or {})["settings"])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        head = PixelHead(**settings)
-        head.load_state_dict(tensors)
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
-        raise DataError("is not a pixel head that can be read", where=str(path), found=str(error)) from error
-    return head.eval()
+    Raises:
+        ConfigError: another number of weights than classes, or one that is not above 0.
+    """
+    if not class_weights:
+        return probabilities
+    if len(class_weights) != probabilities.shape[-3] or min(class_weights) <= 0:
+        raise ConfigError(
+            "there must be one class weight above 0 per class, the background first",
+            found=f"{tuple(class_weights)}",
+            expected=f"{probabilities.shape[-3]} weights",
+        )
+    weighed = probabilities / probabilities.new_tensor(class_weights).view(-1, 1, 1)
+    return weighed / weighed.sum(dim=-3, keepdim=True)
