@@ -87,6 +87,18 @@ def test_soft_masks_of_whole_numbers_equal_integer_masks():
     assert learner.loss(image, mask) == learner.loss(image, soft)
 
 
+def test_class_weights_count_for_integer_masks_alone():
+    mask = torch.randint(0, 3, (2, 4, 4), generator=torch.Generator().manual_seed(1))
+    soft, _ = targets_of(mask, 3)
+    plain, weighed = objective(), objective(class_weights=(0.2, 1.0, 3.0))
+    weighed.network.load_state_dict(plain.network.state_dict())
+    image = batch(mask).image
+    assert weighed.loss(image, soft) == plain.loss(image, soft) == plain.loss(image, mask)
+    assert weighed.loss(image, mask)[1] != plain.loss(image, mask)[1]
+    told = weighed.update(Batch(image, soft, torch.arange(2)), 0, step)
+    assert told["cross_entropy"] == plain.loss(image, mask)[1]
+
+
 def test_it_learns_from_soft_masks():
     image = torch.tensor([-1.0, 1.0]).repeat(8).reshape(1, 1, 4, 4)
     mask = torch.cat([(image < 0) * 0.9 + 0.05, (image > 0) * 0.9 + 0.05, 0 * image], dim=1)

@@ -79,7 +79,7 @@ class Recorded(Alone):
 def test_class_weights_count_only_where_a_person_judged(class_weights):
     objective, given = learner(TeacherSettings(weight=0.4, ramp=0.0), class_weights=class_weights), batch()
     target, _ = objective.targets(given.image, given.mask)
-    labelled = [one.item() for one in objective.student.loss(given.image[:2], target[:2])]
+    labelled = [one.item() for one in objective.student.loss(given.image[:2], given.mask[:2])]
     logits = objective.student.network(given.image[2:])
     others = [one.item() for one in objective.student.judge(logits, target[2:], weighted=False)]
     minimise = Recorded()
@@ -95,6 +95,13 @@ def test_class_weights_count_only_where_a_person_judged(class_weights):
     assert float(plain["unlabelled_cross_entropy"]) == pytest.approx(found[3], rel=1e-5)
     same = float(plain["labelled_cross_entropy"]) == pytest.approx(found[1], rel=1e-5)
     assert same == (not class_weights), "class weights count where a person judged"
+
+
+def test_class_weights_leave_soft_masks_alone():
+    given = batch()
+    given = Batch(given.image, targets_of(given.mask, 3)[0], given.index)
+    weighed, plain = (learner(class_weights=w).update(given, 0, Alone()) for w in ((0.2, 1.0, 3.0), ()))
+    assert float(weighed["labelled_cross_entropy"]) == float(plain["labelled_cross_entropy"])
 
 
 def test_without_unlabelled_images_it_is_the_plain_objective():

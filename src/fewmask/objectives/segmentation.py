@@ -96,7 +96,10 @@ class SegmentationObjective:
         class_weights: Sequence[float] = (),
         average: int = 0,
     ) -> None:
-        """`classes` counts the background; `class_weights` (K,) weigh the cross-entropy, all 1 when empty."""
+        """`classes` counts the background.
+
+        `class_weights` (K,) weigh the cross-entropy of integer masks; all 1 when empty.
+        """
         if class_weights and len(class_weights) != classes:
             raise ConfigError(
                 "there must be one class weight per class, the background first",
@@ -133,8 +136,12 @@ class SegmentationObjective:
         """Take back what `state` gave: nothing."""
 
     def loss(self, image: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Dice loss and cross-entropy of a batch; images (B, C, *S), masks as in `targets_of`."""
-        return self.judge(self.network(image), mask)
+        """Dice loss and cross-entropy of a batch; images (B, C, *S), masks as in `targets_of`.
+
+        The class weights count for integer masks alone: soft ones may hold a network's answers (see `judge`)
+        beside one-hot rows that a person drew, which nothing tells apart.
+        """
+        return self.judge(self.network(image), mask, weighted=not mask.is_floating_point())
 
     def judge(self, logits: Tensor, mask: Tensor, *, weighted: bool = True) -> tuple[Tensor, Tensor]:
         """Dice loss and cross-entropy of the network's answers (B, K, *S), masks as in `targets_of`.

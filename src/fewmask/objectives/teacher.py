@@ -111,7 +111,8 @@ class MeanTeacherObjective:
         student = self.student
         student.network.train()
         logits = student.network(image)
-        real_dice, real_entropy = student.judge(logits, target * labelled)
+        drawn = not batch.mask.is_floating_point()  # by a person, see SegmentationObjective.loss
+        real_dice, real_entropy = student.judge(logits, target * labelled, weighted=drawn)
         dice, entropy = student.judge(logits, target * (1 - labelled), weighted=False)
         weight = self.settings.weight_at(images_seen / max(student.schedule.images, 1))
         lr = student.step(real_dice + real_entropy + weight * (dice + entropy), images_seen, minimise)
