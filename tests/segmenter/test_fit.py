@@ -13,9 +13,10 @@ from fewmask.data.batches import ArraySource
 from fewmask.data.prepare import Preparation
 from fewmask.data.softmasks import soft_targets
 from fewmask.objectives.teacher import TeacherSettings
-from fewmask.segmenter.fit import FitSettings, Labelled, encode, fit_segmenter, with_unlabelled
+from fewmask.segmenter.fit import FitSettings, fit_segmenter
 from fewmask.segmenter.heldout import mean_iou, pooled_dice
 from fewmask.segmenter.predict import probabilities_of
+from fewmask.segmenter.sources import Labelled, encode, with_unlabelled
 from fewmask.training.launch import launch
 
 SETTINGS = FitSettings(widths=(4, 8), images=16, batch_size=4)

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 
 from fewmask.core.volume import IGNORE
-from fewmask.segmenter.fit import Labelled
 from fewmask.segmenter.heldout import mean_iou, pooled_dice
+from fewmask.segmenter.sources import Labelled
 
 
 def test_pooled_dice_leaves_unjudged_voxels_out(threshold):

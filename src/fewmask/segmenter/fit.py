@@ -20,13 +20,9 @@ from fewmask.data.prepare import Preparation
 from fewmask.networks.unet import WIDTHS
 from fewmask.objectives.segmentation import Schedule, SegmentationObjective
 from fewmask.objectives.teacher import MeanTeacherObjective, TeacherSettings
-from fewmask.segmenter.heldout import Learner, mean_iou
-from fewmask.segmenter.heldout import pooled_dice as pooled_dice
+from fewmask.segmenter.heldout import Learner, mean_iou, pooled_dice
 from fewmask.segmenter.model import Design, Segmenter
-from fewmask.segmenter.sources import Labelled as Labelled
-from fewmask.segmenter.sources import encode as encode
-from fewmask.segmenter.sources import encoded_masks, fingerprint, source_of, told
-from fewmask.segmenter.sources import with_unlabelled as with_unlabelled
+from fewmask.segmenter.sources import Labelled, encoded_masks, fingerprint, source_of, told
 from fewmask.training.checkpoint import load_best
 from fewmask.training.launch import Fabric
 from fewmask.training.loop import fit
@@ -57,7 +53,7 @@ class FitSettings:
     foreground: float = 0.33
     """Share of patches that are centred on a structure, where patches are smaller than images."""
     class_weights: tuple[float, ...] = ()
-    """Weights of the cross-entropy, the background first; empty: all 1."""
+    """Weights of the cross-entropy, the background first; empty: all 1. Soft masks are not weighed."""
     validate_every: int | None = None
     """Images between validations; None: a twentieth of the training."""
     checkpoint_every: int | None = None
