@@ -94,3 +94,12 @@ def test_plain_table_for_the_terminal(make_rows, make_report):
     assert "GAN-feature segmenter" in text[2]
     assert text[-1].startswith("empty mask")
     assert len({len(line) for line in text}) == 1
+
+
+def test_an_arm_with_masks_of_its_own_is_compared_with_none(many):
+    rows, report = many
+    arms = tuple(replace(arm, own_masks=arm.key == "way 6") for arm in report.arms)
+    found = comparisons(rows, replace(report, arms=arms), resamples=FEW)
+    assert found
+    assert not any("way 6" in (one.arm_a, one.arm_b) for one in found)
+    assert {one.arm_a for one in found if one.arm_b == "teacher"} == {"way 5"}

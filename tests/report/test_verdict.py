@@ -115,3 +115,12 @@ def test_shots_in_words():
 def test_no_rows_no_verdict(make_rows, make_report):
     report = make_report(make_rows())
     assert verdict([], report) == report.remarks
+
+
+def test_an_arm_with_masks_of_its_own_is_not_set_against_others(many):
+    rows, report = many
+    assert "way number 6" in " ".join(texts(rows, report))
+    arms = tuple(replace(arm, own_masks=arm.key == "way 6") for arm in report.arms)
+    found = " ".join(texts(rows, replace(report, arms=arms)))
+    assert "way number 6" not in found
+    assert "best of 5 methods" in found

@@ -37,6 +37,8 @@ class Arm:
     kind: ArmKind
     what: str = ""
     """One line on what it is."""
+    own_masks: bool = False
+    """Whether it learned from other masks than the shots: then it is set against no arm on the same shots."""
 
 
 EMPTY_ARM = Arm("empty", "empty mask", "trivial", "marks nothing: what no skill and no mask give")
@@ -254,6 +256,10 @@ class Report:
     def kind_of(self, arm: str) -> ArmKind:
         """What an arm is for; "baseline" when the report does not know it."""
         return next((known.kind for known in (*self.arms, EMPTY_ARM) if known.key == arm), "baseline")
+
+    def own_masks(self, arm: str) -> bool:
+        """Whether an arm learned from other masks than the shots."""
+        return any(known.key == arm and known.own_masks for known in self.arms)
 
     def to_json(self) -> dict[str, Any]:
         """The report as JSON values."""

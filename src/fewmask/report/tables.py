@@ -137,7 +137,8 @@ def comparisons(
 
     Every arm on trial and every other baseline against the rival (the first baseline) on the same shots; at
     each number of shots the best arm on trial against the best baseline, where that is another one, and
-    against what all masks give. Best by the mean on these test patients. Without an arm on trial (a
+    against what all masks give. Best by the mean on these test patients. An arm with masks of its own is
+    compared with none, since its number of shots counts other slices. Without an arm on trial (a
     `supervised` run) the best baseline at k shots is set against all masks.
     """
     pairs = [pair for pair in _pairs(rows, report, metric) if _share_patients(rows, *pair)]
@@ -149,7 +150,8 @@ def _pairs(rows: Sequence[Row], report: Report, metric: str) -> list[tuple[Key, 
     sign = 1.0 if BETTER[metric] == "higher" else -1.0
     summaries = summarise(rows, metric, resamples=1)
     score = {(one.arm, one.shots): sign * one.mean for one in summaries if one.class_name == MEAN}
-    have = sorted((key for key in arms_of(rows, report) if key in score), key=lambda one: shots_order(one[1]))
+    have = [key for key in arms_of(rows, report) if key in score and not report.own_masks(key[0])]
+    have.sort(key=lambda one: shots_order(one[1]))
     kind = {key: report.kind_of(key[0]) for key in have}
     ours = [key for key in have if kind[key] == "ours"]
     baselines = [key for key in have if kind[key] == "baseline"]

@@ -38,6 +38,7 @@ def verdict_of(
     if not compared:
         sentences = [_alone(line, report) for line in skilled]
     else:
+        skilled = [line for line in skilled if not report.own_masks(line.arm)]
         same = [one for one in compared if one.shots_a == one.shots_b]
         several = len({(one.arm_a, one.arm_b) for one in same}) > 1
         sentences = (
