@@ -3,6 +3,7 @@
 from itertools import permutations
 
 import pytest
+import yaml
 
 from fewmask.core.errors import ConfigError
 from fewmask.recipes.fewshot_settings import FewshotSettings
@@ -57,6 +58,10 @@ def test_other_words_are_refused(text, said):
         ("head.reads=[image, stars]", "head.reads.1", "a head reads different ones of"),
         ("head.reads=[]", "head.reads", "at least"),
         ("head.reads=[image, image]", "head.reads", "twice"),
+        ("head.reads=[image+generator@w, generator+image@w]", "", "twice, in whatever order"),
+        ("{arms: [unet], head: {reads: [generator@w], support: labelled}}", "", "name heads in arms"),
+        ("{arms: [unet, heads], head: {reads: [encoder]}, prepare: {size: [48, 64]}}", "", "draws squares"),
+        ("{arms: [unet], prepare: {size: [48, 62]}}", "", "multiples of 8; found [48, 62]"),
         ("autoshot.reads=encoder", "", "autoshot.reads must name the generator"),
         ("autoshot.reads=generator", "autoshot.reads", "needs a way to invert"),
         ("arms=[heads, gan]", "arms.1", "'gan'"),
@@ -66,8 +71,9 @@ def test_other_words_are_refused(text, said):
     ],
 )
 def test_settings_say_what_is_wrong_and_where(word, where, said):
+    given = yaml.safe_load(word) if word.startswith("{") else parse_overrides([word])
     with pytest.raises(ConfigError) as refused:
-        build(FewshotSettings, [parse_overrides(["prepare.size=[16, 16]", "shots.unit=patient", word])])
+        build(FewshotSettings, [parse_overrides(["prepare.size=[16, 16]", "shots.unit=patient"]), given])
     problem = str(refused.value)
     assert where in problem
     assert said in problem
@@ -103,9 +109,23 @@ def asked(*words: str) -> FewshotSettings:
         (["arms=[heads]", "head.reads=[image, generator+encoder@w]"], True, True),
         (["arms=[unet]", "head.reads=[encoder]"], False, False),
         (["arms=[unet]", "shots.choice=coverage"], False, True),
-        (["arms=[unet]", "head.reads=[generator@w]", "head.support=labelled"], True, False),
+        (["arms=[heads]", "head.reads=[generator@w]", "head.support=labelled"], True, False),
+        (["arms=[auto-shot]", "autoshot.reads=encoder+generator@w"], True, True),
     ],
 )
 def test_what_nobody_reads_is_not_needed(words, generator, encoder):
     settings = asked(*words)
     assert (settings.needs_generator, settings.needs_encoder) == (generator, encoder)
+
+
+def test_slices_need_be_no_squares_where_nothing_draws_them():
+    settings = asked("arms=[unet, mean teacher]", "prepare.size=[48, 64]")
+    assert settings.prepare.size == (48, 64)
+
+
+def test_the_head_of_auto_shot_is_trained_once():
+    words = ["arms=[heads, auto-shot]", "autoshot.reads=generator@w"]
+    found = asked(*words, "head.reads=[image, generator@w]").trained_readings
+    assert [one.text for one in found] == ["image", "generator@w"]
+    assert [one.text for one in asked(*words, "head.reads=[image]").readings] == ["image"]
+    assert asked("arms=[unet]").trained_readings == ()

@@ -6,18 +6,18 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field, model_validator
 
 from fewmask.recipes.reading import Reading
-from fewmask.recipes.settings import CommonSettings, GANSettings, Settings, refuse_shapes
+from fewmask.recipes.settings import CommonSettings, GANSettings, Settings, refuse_shapes, refuse_volumes
 
 
 class InversionSettings(Settings):
     """From a real slice to the generator's latent, for heads that read the generator."""
 
-    steps: Annotated[int, Field(ge=1, description="optimisation steps in W and W+")] = 100
+    steps: Annotated[int, Field(ge=1, description="steps in W and W+, on the CPU whatever device says")] = 100
     pti_steps: Annotated[
         int, Field(ge=1, description="@pti: updates that tune one generator to the training slices")
     ] = 300
     encoder_images: Annotated[
-        int, Field(ge=1, description="@encoder: training slices on which the encoder learns")
+        int, Field(ge=1, description="@encoder: training slices on which the encoder learns, on the CPU")
     ] = 4_000
     copies: Annotated[
         int, Field(ge=0, description="augmented copies of each labelled slice, inverted too")
@@ -33,7 +33,10 @@ ReadingText = Annotated[str, AfterValidator(_reading)]
 
 
 class HeadSettings(Settings):
-    """The small segmenters on frozen features."""
+    """The small segmenters on frozen features.
+
+    They and their inversions run on the CPU, whatever `device` says.
+    """
 
     reads: Annotated[
         tuple[ReadingText, ...],
@@ -44,7 +47,8 @@ class HeadSettings(Settings):
         ),
     ] = ("generator@w+", "generator+discriminator+image@w+")
     size: Annotated[
-        Literal["S", "M", "L", "mlp"], Field(description="depth of the dilated convolutions; mlp: none")
+        Literal["S", "M", "L", "mlp"],
+        Field(description="depth of the dilated convolutions; mlp: none; a head learns on the CPU"),
     ] = "S"
     width: Annotated[int, Field(ge=1, description="channels after the projection of the features")] = 64
     images: Annotated[int, Field(ge=1, description="training images seen")] = 2000
@@ -122,32 +126,51 @@ class FewshotSettings(CommonSettings):
     self_training: SelfTrainingSettings = SelfTrainingSettings()
 
     @property
+    def readings(self) -> tuple[Reading, ...]:
+        """What the heads of the table read, in the settings' order; none where no head was asked for."""
+        return tuple(map(Reading.parse, self.head.reads)) if "heads" in self.arms else ()
+
+    @property
+    def trained_readings(self) -> tuple[Reading, ...]:
+        """The same with the head of auto-shot, each once: one head per draw is trained for each."""
+        auto = (Reading.parse(self.autoshot.reads),) if "auto-shot" in self.arms else ()
+        return tuple(dict.fromkeys((*self.readings, *auto)))
+
+    @property
     def needs_generator(self) -> bool:
         """Whether any arm reads the generator or its discriminator."""
-        readings = [Reading.parse(text) for text in self.head.reads] if "heads" in self.arms else []
-        read = any({"generator", "discriminator"} & set(one.sources) for one in readings)
-        made = "self-training" in self.arms and self.self_training.generated > 0
-        return read or made or "auto-shot" in self.arms or self.head.support is not None
+        read = any({"generator", "discriminator"} & set(one.sources) for one in self.trained_readings)
+        return read or ("self-training" in self.arms and self.self_training.generated > 0)
 
     @property
     def needs_encoder(self) -> bool:
         """Whether the choice of shots or any head needs the self-supervised encoder."""
-        readings = [Reading.parse(text) for text in self.head.reads] if "heads" in self.arms else []
-        return self.shots.choice == "coverage" or any("encoder" in one.sources for one in readings)
+        read = any("encoder" in one.sources for one in self.trained_readings)
+        return self.shots.choice == "coverage" or read
 
     @model_validator(mode="after")
-    def _slices_for_a_generator(self) -> "FewshotSettings":
-        refuse_shapes(self.prepare)
+    def _slices_that_networks_take(self) -> "FewshotSettings":
+        if self.needs_generator or self.needs_encoder:
+            refuse_shapes(self.prepare)
+        refuse_volumes(self.prepare)
+        step = 2 ** (len(self.unet.widths) - 1)
+        if any(side % step for side in self.prepare.size):
+            raise ValueError(
+                f"the U-Net halves a slice {len(self.unet.widths) - 1} times: set prepare.size to multiples "
+                f"of {step}; found {list(self.prepare.size)}"
+            )
         return self
 
     @model_validator(mode="after")
     def _arms_have_what_they_need(self) -> "FewshotSettings":
         if not Reading.parse(self.autoshot.reads).generates:
             raise ValueError("auto-shot labels generated slices: autoshot.reads must name the generator")
-        if len(set(self.head.reads)) < len(self.head.reads):
-            raise ValueError("head.reads names a reading twice: it would be one arm")
+        readings = [Reading.parse(text) for text in self.head.reads]
+        if len({(frozenset(one.sources), one.way) for one in readings}) < len(readings):
+            raise ValueError("head.reads names a reading twice, in whatever order: it would be one arm")
         if self.head.support is not None:
-            readings = [Reading.parse(text) for text in self.head.reads]
+            if "heads" not in self.arms:
+                raise ValueError("head.support teaches the heads of head.reads: name heads in arms")
             strange = [one.text for one in readings if one.way not in ("w", "w+") or "unet" in one.sources]
             if strange:
                 raise ValueError(

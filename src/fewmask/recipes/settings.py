@@ -94,7 +94,10 @@ class ShotSettings(Settings):
         8,
     )
     draws: Annotated[int, Field(ge=1, description="independent draws of the k labelled ones")] = 2
-    unit: Annotated[Literal["slice", "patient"], Field(description="what a shot is")] = "slice"
+    unit: Annotated[
+        Literal["slice", "patient"],
+        Field(description="what a shot is; of a patient every slice is learned, and inverted for heads"),
+    ] = "slice"
     choice: Annotated[
         Literal["random", "coverage"],
         Field(description="how the k are chosen: by chance, or so that they cover the unlabelled slices"),
@@ -312,15 +315,20 @@ class InvertRunSettings(GroundSettings):
 
 def refuse_shapes(prepare: PrepareSettings) -> None:
     """A `ValueError` unless the slices are squares that a generator can draw."""
+    refuse_volumes(prepare)
     height, width = prepare.size
-    if prepare.dims != 2:
-        raise ValueError("the generator draws slices: set prepare.dims=2")
     if height != width or height not in SIDES:
         sides = ", ".join(map(str, SIDES))
         raise ValueError(
             f"the generator draws squares: set prepare.size=[N, N], N one of {sides}; "
             f"found [{height}, {width}]"
         )
+
+
+def refuse_volumes(prepare: PrepareSettings) -> None:
+    """A `ValueError` where whole volumes are asked for."""
+    if prepare.dims != 2:
+        raise ValueError("this recipe learns from slices: set prepare.dims=2")
 
 
 def _refuse_many_devices(settings: GroundSettings) -> None:
