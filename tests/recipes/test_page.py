@@ -1,10 +1,13 @@
 """What a page takes from the trainings in a run's folder."""
 
 import json
+from types import SimpleNamespace
 
 from fewmask.core.run import Run
 from fewmask.recipes.arms import place
-from fewmask.recipes.page import _watched
+from fewmask.recipes.fewshot_settings import FewshotSettings
+from fewmask.recipes.page import _on_cpu, _watched
+from fewmask.recipes.settings import InvertRunSettings
 from fewmask.report.content import Arm
 
 
@@ -37,3 +40,11 @@ def test_the_watched_iou_of_every_first_draw(tmp_path):
         ("gan head", 1): (0.2,),
         ("auto shot", 1): (0.6,),
     }
+
+
+def test_heads_and_their_inversions_are_told_to_run_on_the_cpu():
+    few = SimpleNamespace(settings=FewshotSettings(device="cuda"))
+    steps = ("head-generator@w", "encoder", "inversion", "self-supervised", "unet", "auto-shot", "gan")
+    assert [step for step in steps if _on_cpu(few, step)] == ["head-generator@w", "encoder", "inversion"]
+    other = SimpleNamespace(settings=InvertRunSettings(device="cuda"))
+    assert not any(_on_cpu(other, step) for step in steps)

@@ -15,6 +15,7 @@ Times and scores on real scans: docs/results/.
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,12 +23,13 @@ from numpy.typing import NDArray
 from fewmask.metrics.score import Row
 from fewmask.recipes.arms import UNET, unet_arm
 from fewmask.recipes.controls import empty_arm
+from fewmask.recipes.deviations import deviations
 from fewmask.recipes.embedding import unlabelled_slices
 from fewmask.recipes.fewshot_settings import FewshotSettings
 from fewmask.recipes.ganchecks import gan_checks
 from fewmask.recipes.generator import learn_generator
 from fewmask.recipes.heads import Heads, head_arm, key_of, support_checks
-from fewmask.recipes.outcome import Outcome
+from fewmask.recipes.outcome import Outcome, marked
 from fewmask.recipes.plan import Work, embedding_work, gan_work, inversion_work, unet_work
 from fewmask.recipes.pool import (
     AUTOSHOT,
@@ -43,7 +45,7 @@ from fewmask.recipes.pool import (
 from fewmask.recipes.reading import Reading
 from fewmask.recipes.stage import Stage, every_draw
 from fewmask.recipes.support import checked_support, key_of_supported, support_arms
-from fewmask.report.content import EMPTY_ARM, Arm, Check, Deviation
+from fewmask.report.content import EMPTY_ARM, Arm, Check
 from fewmask.synthesis.generator import Slices
 from fewmask.synthesis.quality import draw_images
 
@@ -88,26 +90,13 @@ _SOURCES = {
     "image": "the slice",
 }
 
-DEVIATIONS = (
-    Deviation("generator", "StyleGAN3", "StyleGAN2 by default", "features without margins; cheaper on a CPU"),
-    Deviation(
-        "labelled slices",
-        "inverted as they are",
-        "inverted together with augmented copies",
-        "one slice cannot teach that brightness and pose do not matter",
-    ),
-    Deviation("perceptual distance", "LPIPS", "the discriminator's features", "no downloaded weights"),
-)
-"""Where this recipe departs from the document it follows (Aoucher et al.; Tritrong et al. 2021)."""
-
 
 def arms(settings: FewshotSettings) -> tuple[Arm, ...]:
     """What the settings ask for: ours first, then what they must beat."""
     wanted = [name for name in settings.arms if name != "heads"]
-    readings = [Reading.parse(text) for text in settings.head.reads] if "heads" in settings.arms else []
-    heads = [head_of(one) for one in readings]
+    heads = [head_of(one) for one in settings.readings]
     if settings.head.support is not None:
-        heads += [supported(one) for one in readings]
+        heads += [supported(one) for one in settings.readings]
     every = [*heads, *(_ARMS[name] for name in dict.fromkeys([*wanted, "unet"]))]
     order = ("ours", "baseline", "reference", "control", "trivial")
     return tuple(sorted(every, key=lambda arm: (order.index(arm.kind), arm.key != UNET)))
@@ -135,6 +124,7 @@ def supported(reading: Reading) -> Arm:
         key=key_of_supported(reading),
         name=f"head on {reading.text}, generated slices",
         what="the same head, taught by generated slices that a person labelled",
+        own_masks=True,
     )
 
 
@@ -153,10 +143,10 @@ def run(stage: Stage, settings: FewshotSettings) -> Outcome:
     if settings.head.support is not None:
         support = checked_support(heads, settings)
         rows += support_arms(heads, support)
-        drawn = {row.arm: int((support.masks > 0).any(axis=(1, 2)).sum()) for row in rows if row.shots}
-    readings = [Reading.parse(text) for text in settings.head.reads] if "heads" in settings.arms else []
+        drawn = {row.arm: int(marked(support.masks).any(axis=(1, 2)).sum()) for row in rows if row.shots}
+    drawn_once = cache(lambda: generated(heads))
     for few, items in every_draw(stage):
-        rows += [row for reading in readings for row in head_arm(heads, reading, few, items)]
+        rows += [row for reading in settings.readings for row in head_arm(heads, reading, few, items)]
         if "auto-shot" in settings.arms:
             rows += autoshot_arm(heads, few, items)
         rows += unet_arm(stage, items, shots=few.count, draw=few.draw)
@@ -165,11 +155,14 @@ def run(stage: Stage, settings: FewshotSettings) -> Outcome:
         if "mean teacher" in settings.arms:
             rows += teacher_arm(stage, settings, pool, few, items)
         if "self-training" in settings.arms:
-            rows += self_training_arm(stage, settings, pool, lambda: generated(heads), few, items)
+            rows += self_training_arm(stage, settings, pool, drawn_once, few, items)
     if settings.shots.full:
         rows += unet_arm(stage, stage.labelled, shots=None, draw=0)
     learned = learned_from(settings, len(unlabelled), len(pool))
-    return Outcome(rows, checks(heads), learned, DEVIATIONS, drawn)
+    kind = None if gan is None else str(gan.settings["generator"]["kind"])
+    return Outcome(
+        rows, checks(heads), learned, deviations(settings, kind), drawn, without_validation(settings)
+    )
 
 
 def generated(heads: Heads) -> NDArray[np.float32]:
@@ -190,6 +183,12 @@ def learned_from(settings: FewshotSettings, unlabelled: int, pool: int) -> dict[
         EMPTY_ARM.key,
     }
     return {arm.key: pools.get(arm.key, unlabelled) for arm in arms(settings) if arm.key not in blind}
+
+
+def without_validation(settings: FewshotSettings) -> frozenset[str]:
+    """The arms that choose nothing by validation patients: heads, unless they read the U-Net."""
+    blind = [one for one in settings.readings if "unet" not in one.sources]
+    return frozenset(name(one) for one in blind for name in (key_of, key_of_supported))
 
 
 def checks(heads: Heads) -> tuple[Check, ...]:

@@ -354,9 +354,7 @@ def tested_head(
 def support_checks(heads: Heads) -> tuple[Check, ...]:
     """Are test slices met as well as the labelled ones? One check per way to invert that a head uses."""
     stage, settings = heads.stage, heads.settings
-    texts = settings.head.reads if "heads" in settings.arms else ()
-    texts += (settings.autoshot.reads,) if "auto-shot" in settings.arms else ()
-    readings = {one.way: one for one in map(Reading.parse, texts) if one.way is not None}
+    readings = {one.way: one for one in settings.trained_readings if one.way is not None}
     _, items = list(every_draw(stage))[-1]
     return tuple(
         inversion_check(

@@ -5,8 +5,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fewmask.core.run import MaskFolder, Run
+from fewmask.core.volume import IGNORE
 from fewmask.data.case import Case
 from fewmask.data.cohort import read_case_mask, read_images
 from fewmask.data.io import read_mask
@@ -25,12 +27,14 @@ from fewmask.report.content import (
     LedgerLine,
     Picture,
     Report,
+    Sentence,
     read_report,
     write_report,
 )
 from fewmask.report.page import write_page
-from fewmask.report.tables import choose_cases, lesion_lines, plain_table
+from fewmask.report.tables import best_line, choose_cases, lesion_lines, lines, plain_table
 from fewmask.report.verdict import verdict
+from fewmask.report.words import shots_words
 from fewmask.segmenter.evaluate import mask_suffix
 from fewmask.segmenter.model import Segmenter
 from fewmask.segmenter.picture import size_of
@@ -50,6 +54,8 @@ class Outcome:
     deviations: tuple[Deviation, ...] = ()
     drawn: Mapping[str, int] | None = None
     """By arm, on how many slices a person drew, for arms that learn from other slices than the shots."""
+    unvalidated: frozenset[str] = frozenset()
+    """Arms that choose nothing by the masks of validation patients."""
 
 
 def segmented(
@@ -81,11 +87,32 @@ def draw_report(stage: Stage, outcome: Outcome, arms: Sequence[Arm], job: Job) -
         ledger=_ledger(stage, outcome),
         checks=(*begun.checks, *outcome.checks),
         deviations=outcome.deviations,
+        remarks=(*begun.remarks, *best_model(stage, outcome.rows, begun)),
         cases=_cases(stage, outcome.rows, arms),
     )
     write_report(run.report_json, report)
     write_page(report, outcome.rows, run.report_html)
     return report
+
+
+def best_model(stage: Stage, rows: Sequence[Row], report: Report) -> tuple[Sentence, ...]:
+    """Where the model of the best method from the most shots is, when it is a U-Net; a head has none."""
+    most = max(stage.shots.counts)
+    table = lines(rows, report, measures=("dice",), resamples=1)
+    comparable = [line for line in table if not report.own_masks(line.arm)]
+    best = best_line(comparable, most, ("ours", "baseline"))
+    if best is None:
+        return ()
+    step = stage.run.step(place(best.arm, most, 0))
+    if not step.model.is_dir():
+        return ()
+    folder = step.model.relative_to(stage.run.folder).as_posix()
+    return (
+        Sentence(
+            f"The best from {shots_words(most, stage.shots.unit)} on these test patients is the {best.name}; "
+            f"its model, for `fewmask segment`, is in {folder}."
+        ),
+    )
 
 
 def keep_model(stage: Stage) -> None:
@@ -110,7 +137,7 @@ def _ledger(stage: Stage, outcome: Outcome) -> tuple[LedgerLine, ...]:
             slices = _drawn(stage.labelled if shots is None else stage.items(stage.shots.take(0, shots)))
         masks = shots if shots is not None else _count(stage)
         note = ""
-        if stage.validation is not None and shots != 0:
+        if stage.validation is not None and shots != 0 and arm not in outcome.unvalidated:
             held = _drawn(stage.validation)
             slices += held
             note = f"with {held} slices of validation patients"
@@ -120,7 +147,12 @@ def _ledger(stage: Stage, outcome: Outcome) -> tuple[LedgerLine, ...]:
 
 def _drawn(items: Labelled) -> int:
     """Slices on which something was drawn."""
-    return sum(int((mask > 0).any(axis=(-2, -1)).sum()) for mask in items.masks)
+    return sum(int(marked(mask).any(axis=(-2, -1)).sum()) for mask in items.masks)
+
+
+def marked(mask: NDArray[Any]) -> NDArray[np.bool_]:
+    """Where a label map shows a class, of any shape; unjudged voxels show none."""
+    return np.asarray((mask > 0) & (mask != IGNORE), dtype=np.bool_)
 
 
 def _count(stage: Stage) -> int:
@@ -158,7 +190,7 @@ def _beside(stage: Stage, case: Case, arm: str) -> Picture:
     reference = read_case_mask(case, stage.cohort)
     trace = prepare(images, stage.preparation).trace
     scan, truth, answer = (trace.turn.do(one.voxels) for one in (first, reference, predicted))
-    z = int(np.count_nonzero(truth, axis=(1, 2)).argmax())
+    z = int(np.count_nonzero(marked(truth), axis=(1, 2)).argmax())
     spacing = trace.turn.grid(trace.native).spacing_mm
     size = size_of(scan.shape[1:], spacing[1:], long_side=LONG_SIDE)
     sheet = beside(scan[z], truth[z], answer[z], size=size)

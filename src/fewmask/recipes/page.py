@@ -98,12 +98,18 @@ def _trained(ground: Ground, arms: Sequence[Arm]) -> tuple[Trained, ...]:
                 what=f"{named.get(head, head.upper() if head == 'gan' else head)} {rest}".strip(),
                 images_seen=int(last.get("images", 0)),
                 seconds=last.get("seconds", 0.0),
-                device=ground.settings.device,
+                device="cpu" if _on_cpu(ground, head) else ground.settings.device,
                 parameters=_parameters(step),
                 memory_mb=last.get("peak_memory_mb"),
             )
         )
     return tuple(lines)
+
+
+def _on_cpu(ground: Ground, step: str) -> bool:
+    """Whether this ran on the CPU, whatever the device: a few-shot run's heads and what inverts for them."""
+    few_shot = "head" in type(ground.settings).model_fields
+    return few_shot and (step in ("encoder", "inversion") or step.startswith("head-"))
 
 
 def _curves(run: Run) -> tuple[Curve, ...]:

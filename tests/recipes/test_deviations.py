@@ -1,0 +1,29 @@
+"""The page tells of a departure only where the run made it."""
+
+import pytest
+
+from fewmask.recipes.deviations import deviations
+from fewmask.recipes.fewshot_settings import FewshotSettings
+from fewmask.recipes.presets import build, parse_overrides
+
+COPIES, SIZE, PTI = "labelled slices", "size of the head", "pivotal tuning (PTI)"
+DISTANCE, BUDGET = "perceptual distance", "budget of self-training"
+
+
+@pytest.mark.parametrize(
+    ("words", "generator", "names"),
+    [
+        ([], "stylegan2", ["generator", COPIES, DISTANCE, SIZE, BUDGET]),
+        (["arms=[unet]"], None, []),
+        (["arms=[self-training]"], "stylegan3-r", [BUDGET]),
+        (["arms=[heads]", "head.reads=[generator@pti]", "inversion.copies=0"], "stylegan3-t",
+         [DISTANCE, PTI, SIZE]),
+        (["arms=[heads]", "head.reads=[image]", "shots.counts=[1, 3]"], None, []),
+        (["arms=[heads]", "head={reads: [image], size: L}", "shots.counts=[5, 8]"], None, []),
+        (["arms=[heads]", "head={reads: [image], size: L}", "shots.counts=[1, 8]"], None, [SIZE]),
+        (["arms=[heads]", "head={reads: [image], size: mlp}", "shots.counts=[1]"], None, [SIZE]),
+    ],
+)  # fmt: skip
+def test_only_what_was_done_otherwise_is_told(words, generator, names):
+    settings = build(FewshotSettings, [parse_overrides(words)])
+    assert [one.what for one in deviations(settings, generator)] == names
