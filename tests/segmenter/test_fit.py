@@ -17,7 +17,7 @@ from fewmask.segmenter.fit import FitSettings, fit_segmenter
 from fewmask.segmenter.heldout import mean_iou, pooled_dice
 from fewmask.segmenter.predict import probabilities_of
 from fewmask.segmenter.sources import Labelled, encode, with_unlabelled
-from fewmask.training.launch import launch
+from fewmask.training.launch import alone, launch
 
 SETTINGS = FitSettings(widths=(4, 8), images=16, batch_size=4)
 SLICES = Preparation(channels={"image": ("film",)}, orientation="native")
@@ -254,3 +254,10 @@ def test_masks_that_do_not_fit_their_images_are_refused():
 def test_unjudged_voxels_keep_their_label():
     mask = np.array([0, 5, 2, IGNORE], dtype=np.uint8)
     np.testing.assert_array_equal(encode(mask, (0, 2, 5), ""), [0, 2, 1, IGNORE])
+
+
+def test_a_finished_training_of_another_precision_is_refused(tmp_path, fabric):
+    train(tmp_path, fabric)
+    assert "precision" not in json.loads(Step(tmp_path).inputs_json.read_text())
+    with pytest.raises(RunError, match=r"other settings \(precision\)"):
+        train(tmp_path, alone("cpu", "bf16"))

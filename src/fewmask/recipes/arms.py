@@ -25,6 +25,7 @@ from fewmask.segmenter.model import Segmenter
 from fewmask.segmenter.sources import Labelled as Pairs
 from fewmask.segmenter.sources import encode
 from fewmask.synthesis.pixelhead import inverse_root_frequency
+from fewmask.training.loop import precision_of
 
 UNET = "unet"
 
@@ -165,7 +166,7 @@ def unet_arm(
 def scored(stage: Stage, name: str, inputs: dict[str, Any], compute: Callable[[], list[Row]]) -> list[Row]:
     """The rows of an arm: read when they were computed from the same inputs, else computed and kept."""
     step: Step = stage.run.step(f"{name}/scores")
-    inputs = {"stage": stage.key, **inputs}
+    inputs = {"stage": stage.key, **precision_of(stage.fabric), **inputs}
     if step.result(inputs) is None:
         started = time.monotonic()
         write_rows(step.rows_csv, compute())

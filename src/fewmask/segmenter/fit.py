@@ -25,7 +25,7 @@ from fewmask.segmenter.model import Design, Segmenter
 from fewmask.segmenter.sources import Labelled, encoded_masks, fingerprint, source_of, told
 from fewmask.training.checkpoint import load_best
 from fewmask.training.launch import Fabric
-from fewmask.training.loop import fit
+from fewmask.training.loop import fit, precision_of
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,7 @@ def fit_segmenter(
         picture_channels=dict(picture_channels or {}),
     )
     inputs = _inputs(data, validation, weights, design, settings, seed, label)
-    inputs |= _inputs_asked_for(design, teacher, start)
+    inputs |= _inputs_asked_for(design, teacher, start) | precision_of(fabric)
     if step.result(inputs) is not None:
         return Segmenter.load(step.model, device=fabric.device)
     source = source_of(data, design, foreground=settings.foreground)

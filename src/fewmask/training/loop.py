@@ -124,7 +124,7 @@ def fit(
     # --- settings, and everything on its device ---
     _refuse_settings(images, checkpoint_every, report_every, sample_every, validate_every, observe_every)
     rows(stream.batch_size, 0, fabric.world_size * parts)
-    made_from = {"label": label, "seed": seed, "batch_size": stream.batch_size, **_precision(fabric)}
+    made_from = {"label": label, "seed": seed, "batch_size": stream.batch_size, **precision_of(fabric)}
     modules, optimizers = objective.modules(), objective.optimizers()
     for module in modules.values():
         module.to(fabric.device)
@@ -230,8 +230,8 @@ def _numbers(judged: float | Mapping[str, float]) -> dict[str, float]:
     return {"score": judged} if isinstance(judged, float) else dict(judged)
 
 
-def _precision(fabric: Fabric) -> dict[str, str]:
-    """What a checkpoint says of the precision: nothing for float32, so that older ones fit."""
+def precision_of(fabric: Fabric) -> dict[str, str]:
+    """What checkpoints and finished steps say of the precision: nothing for float32, so older ones fit."""
     words = {theirs: ours for ours, theirs in PRECISIONS.items() if ours != "fp32"}
     found = fabric._precision.precision
     return {"precision": words[found]} if found in words else {}
