@@ -65,6 +65,18 @@ def test_points_that_are_taken_together_cover_together(monkeypatch) -> None:
     assert coverage.ranked([[1], [0]]) == [1, 0]
 
 
+def test_some_points_stand_for_all_and_any_may_be_taken() -> None:
+    points = np.array([[0.0], [1.0], [2.0], [8.0], [9.0], [40.0]])
+    coverage = Coverage(points, [0, 2, 4])
+    plain = standardised(points)
+    assert coverage.ranked([[n] for n in range(6)])[0] == 2
+    coverage.take([1])  # none of those to be covered
+    assert coverage.cost == pytest.approx(float(np.abs(plain[[0, 2, 4]] - plain[1]).sum()))
+    coverage.take([4])
+    assert coverage.nearest[2] == 0
+    assert len(coverage.nearest) == 3
+
+
 def test_equal_points_are_all_taken_in_the_end() -> None:
     assert sorted(medoids(np.ones((5, 2)), 5)) == [0, 1, 2, 3, 4]
 

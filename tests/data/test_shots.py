@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from fewmask.core.errors import ConfigError, DataError, ShapeError
 from fewmask.core.volume import Mask, Volume
 from fewmask.data.cohort import Cohort, read_cohort
+from fewmask.data.coverage import Coverage
 from fewmask.data.io import read_mask, write_mask, write_volume
 from fewmask.data.split import Shots, draw_shots
 
@@ -111,7 +112,7 @@ def test_an_empty_patient_is_not_the_first_shot(tmp_path: Path) -> None:
 
 
 PLACES = np.array([[0.0, 0.0], [8.0, 0.0], [0.0, 8.0], [8.0, 8.0]])
-SIZES = (24, 9, 4, 3)
+SIZES = (40, 16, 10, 8)
 
 
 def planted(folder: Path, *, unlabelled: int = 0) -> tuple[Cohort, dict[str, int]]:
@@ -125,7 +126,7 @@ def planted(folder: Path, *, unlabelled: int = 0) -> tuple[Cohort, dict[str, int
 
 def embedded(cluster: dict[str, int]):
     def embed(case):
-        return PLACES[[cluster[case.name]]] + 0.1 * int(case.name[1:]) / len(cluster)
+        return [0], PLACES[[cluster[case.name]]] + 0.1 * int(case.name[1:]) / len(cluster)
 
     return embed
 
@@ -159,9 +160,9 @@ def test_draws_by_coverage_are_nested_and_fixed_by_the_seed(cohort: Cohort, unit
     assert draw_shots(cohort.cases, cohort, shots=[7], seed=2, **how).draws != full.draws
 
 
-def _by_name(case) -> np.ndarray:
+def _by_name(case) -> tuple[range, np.ndarray]:
     depth = read_mask(case.masks[0].path).voxels.shape[0]
-    return np.random.default_rng(int(case.name[1:])).normal(size=(depth, 4))
+    return range(depth), np.random.default_rng(int(case.name[1:])).normal(size=(depth, 4))
 
 
 def test_empty_slices_are_never_taken_and_a_second_round_comes_last(cohort: Cohort) -> None:
@@ -178,7 +179,7 @@ def test_empty_slices_are_never_taken_and_a_second_round_comes_last(cohort: Coho
 
 
 def test_unlabelled_cases_are_covered_but_never_chosen(tmp_path: Path) -> None:
-    cohort, cluster = planted(tmp_path, unlabelled=20)  # of 24 in the largest cluster
+    cohort, cluster = planted(tmp_path, unlabelled=36)  # of 40 in the largest cluster
     how = {"draws": 3, "seed": 0, "unit": "slice", "choice": "coverage", "embed": embedded(cluster)}
     shots = draw_shots(cohort.cases, cohort, shots=[1, 4], **how)
     assert {cluster[draw[0].patient] for draw in shots.draws} == {0}
@@ -205,10 +206,55 @@ def test_embeddings_that_do_not_fit(cohort: Cohort) -> None:
     with pytest.raises(ConfigError, match="needs an embedding"):
         draw(None)
     with pytest.raises(ShapeError, match="finite numbers per slice"):
-        draw(lambda case: np.ones(4))
+        draw(lambda case: ([0], np.ones(4)))
     with pytest.raises(ShapeError, match="finite numbers per slice"):
-        draw(lambda case: _by_name(case) * np.nan)
+        draw(lambda case: (_by_name(case)[0], _by_name(case)[1] * np.nan))
+    with pytest.raises(ShapeError, match="finite numbers per slice"):
+        draw(lambda case: (_by_name(case)[0], _by_name(case)[1][:-1]))
+    with pytest.raises(ShapeError, match="finite numbers per slice"):
+        draw(lambda case: ([], np.ones((0, 4))))
     with pytest.raises(ShapeError, match="differ in length"):
-        draw(lambda case: _by_name(case)[:, : 2 + int(case.name[1:])])
-    with pytest.raises(ShapeError, match="one vector per slice"):
-        draw(lambda case: _by_name(case)[:-1])
+        draw(lambda case: (_by_name(case)[0], _by_name(case)[1][:, : 2 + int(case.name[1:])]))
+    with pytest.raises(ShapeError, match="more slices than the mask has"):
+        draw(lambda case: (range(1, len(_by_name(case)[0]) + 1), _by_name(case)[1]))
+
+
+def test_slices_that_were_not_embedded_are_neither_covered_nor_chosen(tmp_path: Path) -> None:
+    cohort = volumes(tmp_path, {f"v{n}": [(1,), (1,), (1,)] for n in range(6)}, classes=1)
+
+    def embed(case):
+        return [2], _by_name(case)[1][2:]
+
+    how = {"shots": [6], "draws": 2, "seed": 0, "choice": "coverage", "unit": "slice"}
+    shots = draw_shots(cohort.cases, cohort, **how, embed=embed)
+    assert {shot.z for draw in shots.draws for shot in draw} == {2}
+
+
+def test_a_long_scan_counts_as_its_patient_and_of_many_slices_some_are_covered(tmp_path, monkeypatch) -> None:
+    depths = {"v0": 40, "v1": 5, "v2": 5, "v3": 5, "v4": 5, "v5": 5}
+    cohort = volumes(tmp_path, {name: [(1,)] * depth for name, depth in depths.items()}, classes=1)
+    seen = []
+
+    class Watched(Coverage):
+        def __init__(self, vectors, covered=None) -> None:
+            seen.append(list(covered))
+            super().__init__(vectors, covered)
+
+    monkeypatch.setattr("fewmask.data.shots.Coverage", Watched)
+    monkeypatch.setattr("fewmask.data.shots.PER_PATIENT", 5)
+    how = {"shots": [1], "draws": 2, "seed": 0, "choice": "coverage", "unit": "slice", "embed": _by_name}
+    draw_shots(cohort.cases, cohort, **how)
+    assert [row for row in seen[0] if row < 40] == [4, 12, 20, 28, 36]
+    assert [row for row in seen[0] if row >= 40] == list(range(40, 65))
+    monkeypatch.setattr("fewmask.data.shots.MOST_COVERED", 12)
+    draw_shots(cohort.cases, cohort, **how)
+    assert len(seen[2]) == 12
+    assert set(seen[2]) < set(seen[0])
+    assert seen[2] == seen[3]  # by the same points in every draw
+
+
+def test_draws_by_coverage_differ_at_one_shot(tmp_path: Path) -> None:
+    many = volumes(tmp_path, {f"v{n}": [(1,)] for n in range(30)}, classes=1)
+    how = {"shots": [1], "draws": 5, "choice": "coverage", "unit": "slice", "embed": _by_name}
+    distinct = [len(set(draw_shots(many.cases, many, seed=seed, **how).draws)) for seed in range(30)]
+    assert np.mean(distinct) > 2.4  # 2.8 is to be expected, and 1.8 when 80 % are candidates

@@ -26,20 +26,25 @@ class Coverage:
     Distances are Euclidean in standardised coordinates (see `standardised`).
 
     Args:
-        vectors: (N, d) all points, N at least 1.
+        vectors: (N, d) all points, N at least 1: whatever may be taken.
+        covered: rows of those to be covered, n of them, each once; None: all. Time and memory grow with n.
 
     Raises:
         DataError: vectors that are no (N, d) array of finite numbers, or none.
     """
 
-    def __init__(self, vectors: Vectors) -> None:
+    def __init__(self, vectors: Vectors, covered: Sequence[int] | None = None) -> None:
         self._points = standardised(vectors)
         self._squares = np.square(self._points).sum(axis=1)
-        self.nearest: NDArray[np.float64] = np.full(len(self._points), np.inf)
+        self._covered = np.arange(len(self._points)) if covered is None else np.asarray(covered, np.intp)
+        self._place = np.full(len(self._points), -1)
+        self._place[self._covered] = np.arange(len(self._covered))
+        self.nearest: NDArray[np.float64] = np.full(len(self._covered), np.inf)
+        """(n,) distance of each point to be covered to the nearest taken one."""
 
     @property
     def cost(self) -> float:
-        """Sum of the distances of all points to the nearest taken one; infinite before the first."""
+        """Sum of the distances of what is to be covered to the nearest taken point; infinite before any."""
         return float(self.nearest.sum())
 
     def ranked(self, candidates: Sequence[Sequence[int]]) -> list[int]:
@@ -61,11 +66,15 @@ class Coverage:
         self.nearest = np.minimum(self.nearest, self._distances(rows).min(axis=1))
 
     def _distances(self, rows: Sequence[int]) -> NDArray[np.float64]:
-        """(N, len(rows)) from every point to these."""
+        """(n, len(rows)) from every point to be covered to these."""
         those = np.asarray(rows, dtype=np.intp)
-        square = self._squares[:, None] + self._squares[those] - 2 * self._points @ self._points[those].T
-        square[those, np.arange(len(those))] = 0  # exactly, whatever rounding says
-        return np.asarray(np.sqrt(square.clip(min=0)))
+        square = self._points[self._covered] @ self._points[those].T
+        square *= -2
+        square += self._squares[self._covered, None]
+        square += self._squares[those]
+        itself = np.flatnonzero(self._place[those] >= 0)
+        square[self._place[those[itself]], itself] = 0  # exactly, whatever rounding says
+        return np.asarray(np.sqrt(np.maximum(square, 0, out=square), out=square))
 
 
 def _chunks(candidates: Sequence[Sequence[int]]) -> Iterator[list[Sequence[int]]]:

@@ -8,11 +8,14 @@ among equals; slices without any class are never taken, and a patient gives a se
 patient has given one.
 
 That is the choice "random". The choice "coverage" looks at images instead of chance and masks: the shots are
-medoids (`coverage`) of the embeddings of all slices of all training cases, so that whatever is common in
-the images, labelled or not, has a labelled slice near to it. No mask is looked at, so a class may be missing;
-only a slice without any class is passed over, as above (who chooses by images alone would have drawn nothing
-on it and taken the next). Each draw chooses among `CANDIDATES` of the labelled patients, drawn at random,
-else all draws were the same (for k = 1 some still are); the others come when each of these has given a shot.
+medoids (`coverage`) of the embeddings of the slices of all training cases, so that whatever is common in the
+images, labelled or not, has a labelled slice near to it. What is to be covered are the embedded slices, at
+most `PER_PATIENT` of one patient and `MOST_COVERED` of all (chosen by chance, the same for all draws); any
+embedded slice may be taken. No mask is looked at, so a class may be missing; only a slice without any class
+is passed over, as above (who chooses by images alone would have drawn nothing on it and taken the next).
+Each draw chooses among `CANDIDATES` of the labelled patients, half of them, drawn at random, else all draws
+were the same; the others come when each of these has given a shot. Draws still share much: the best patient
+of all is in every second draw, so that five draws of k = 1 hold about three different slices.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -27,16 +30,21 @@ from fewmask.core.seed import stream
 from fewmask.data.case import Case, Cohort
 from fewmask.data.case_voxels import read_case_mask
 from fewmask.data.coverage import Coverage
+from fewmask.data.slices import spread
 
 Unit = Literal["patient", "slice"]
 ReadLabels = Callable[[Case], NDArray[np.generic]]
 """The label map (Z, Y, X) of a case whose slices are counted along Z."""
 Choice = Literal["random", "coverage"]
-Embed = Callable[[Case], NDArray[np.floating]]
-"""One vector per slice of a case: (Z, d), its slices as in the label map."""
+Embed = Callable[[Case], tuple[Sequence[int], NDArray[np.floating]]]
+"""The slices of a case that are worth a look: their numbers in the label map, and a vector of each (n, d)."""
 LOOK_AHEAD = 16
-CANDIDATES = 0.8
+CANDIDATES = 0.5
 """A draw by coverage chooses among this share of the labelled patients."""
+PER_PATIENT = 60
+"""Slices of one patient that are to be covered, at most: nobody counts more for a longer scan."""
+MOST_COVERED = 5_000
+"""Slices that are to be covered, at most: a candidate is compared with each."""
 
 
 @dataclass(frozen=True)
@@ -131,13 +139,13 @@ def draw_shots(
         labels: the label map of a case, if slices are to be counted on another grid than the stored one
             (a prepared one); default: the stored mask.
         choice: "random", or "coverage" of the images.
-        embed: the vectors of a case's slices, for the choice by coverage; asked once for every case.
+        embed: a case's slices and their vectors, for the choice by coverage; asked once for every case.
 
     Raises:
         ConfigError: k below 1, or larger than the number of labelled patients (or slices); a choice by
             coverage without `embed`.
-        DataError: the masks of a k-shot set are all empty; vectors that are not finite.
-        ShapeError: vectors that are not one per slice.
+        DataError: the masks of a k-shot set are all empty.
+        ShapeError: vectors that are not one per slice, or not finite.
     """
     if not shots or min(shots) < 1 or draws < 1:
         raise ConfigError("shots and draws must be at least 1", found=f"shots {list(shots)}, draws {draws}")
@@ -286,16 +294,23 @@ class _Covered:
             )
         self.pool = pool
         ordered = sorted(cases, key=lambda one: one.name)
-        vectors = [_vectors(case, embed(case)) for case in ordered]
-        if len({found.shape[1] for found in vectors}) > 1:
+        found = [_vectors(case, *embed(case)) for case in ordered]
+        if len({vectors.shape[1] for _, vectors in found}) > 1:
             raise ShapeError(
                 "the vectors of an embedding differ in length",
-                found=", ".join(str(length) for length in sorted({found.shape[1] for found in vectors})),
+                found=", ".join(str(length) for length in sorted({one.shape[1] for _, one in found})),
                 expected="one length for all cases",
             )
-        ends = np.cumsum([0, *(len(found) for found in vectors)]).tolist()
-        self.rows = {case.name: range(*ends[n : n + 2]) for n, case in enumerate(ordered)}
-        self.vectors = np.concatenate(vectors) if vectors else np.empty((0, 0))
+        self.vectors = np.concatenate([one for _, one in found]) if found else np.empty((0, 0))
+        self.rows: dict[str, dict[int, int]] = {}
+        """Row of each slice of a case, by its number."""
+        patients: dict[str, list[int]] = {}
+        rows = iter(range(len(self.vectors)))
+        for case, (numbers, _) in zip(ordered, found, strict=True):
+            self.rows[case.name] = dict(zip(numbers, rows, strict=False))
+            patients.setdefault(case.patient, []).extend(self.rows[case.name].values())
+        every = [[own[n] for n in spread(len(own), PER_PATIENT)] for own in patients.values()]
+        self.covered = np.array([row for own in every for row in own], dtype=np.intp)
 
     def order(self, count: int, seed: int, draw: int) -> Iterator[Shot]:
         """The first `count` shots of a draw; fewer when there are no more."""
@@ -306,7 +321,7 @@ class _Covered:
         mixed = [names[number] for number in chance.permutation(len(names))]
         first = max(1, round(CANDIDATES * len(names)))
         waiting = [sorted(mixed[:first]), sorted(mixed[first:])]
-        coverage = Coverage(self.vectors)
+        coverage = Coverage(self.vectors, self._covered(seed))
         taken: set[Shot] = set()
         given: list[str] = []
         while len(taken) < count and waiting:
@@ -324,6 +339,11 @@ class _Covered:
         if self.pool.unit == "patient":
             yield from [Shot(name) for name in mixed if Shot(name) not in taken][: count - len(taken)]
 
+    def _covered(self, seed: int) -> Sequence[int]:
+        """The points to be covered, or a random choice of them where there are many."""
+        order = stream(seed, "shots", "coverage", "covered").permutation(len(self.covered))
+        return [int(row) for row in self.covered[np.sort(order[:MOST_COVERED])]]
+
     def _next(self, coverage: Coverage, patients: Sequence[str], taken: set[Shot]) -> Shot | None:
         """Of these patients the shot that covers most and shows any class; None when there is none."""
         shots = [shot for patient in patients for shot in self._shots_of(patient) if shot not in taken]
@@ -334,15 +354,15 @@ class _Covered:
         return None
 
     def _checked(self, shot: Shot) -> Shot:
-        """The shot; a `ShapeError` when its patient's vectors are not one per slice of the masks."""
+        """The shot; a `ShapeError` when slices of its patient were embedded that the masks do not have."""
         for case in self.pool.cases[shot.patient]:
-            if len(self.rows[case.name]) != self.pool.depths[case.name]:
+            if max(self.rows[case.name]) >= self.pool.depths[case.name]:
                 raise ShapeError(
-                    "an embedding is one vector per slice",
+                    "an embedding counts more slices than the mask has",
                     where=f"case {case.name}",
-                    found=f"{len(self.rows[case.name])} vectors",
-                    expected=f"{self.pool.depths[case.name]}, as its mask has slices",
-                    mend="Embed all slices of the grid that `labels` reads.",
+                    found=f"slice {max(self.rows[case.name])}",
+                    expected=f"at most {self.pool.depths[case.name] - 1}",
+                    mend="Embed slices of the grid that `labels` reads.",
                 )
         return shot
 
@@ -351,22 +371,26 @@ class _Covered:
         if self.pool.unit == "patient":
             return [Shot(patient)]
         cases = self.pool.cases[patient]
-        return [Shot(patient, case.name, z) for case in cases for z in range(len(self.rows[case.name]))]
+        return [Shot(patient, case.name, z) for case in cases for z in self.rows[case.name]]
 
     def _rows_of(self, shot: Shot) -> Sequence[int]:
         """The points that are labelled with a shot."""
         if shot.case is not None and shot.z is not None:
             return [self.rows[shot.case][shot.z]]
-        return [row for case in self.pool.cases[shot.patient] for row in self.rows[case.name]]
+        return [row for case in self.pool.cases[shot.patient] for row in self.rows[case.name].values()]
 
 
-def _vectors(case: Case, found: NDArray[np.floating]) -> NDArray[np.floating]:
-    """The vectors (Z, d) of a case as they are, if they are that."""
-    if found.ndim != 2 or not np.isfinite(found).all():
+def _vectors(
+    case: Case, numbers: Sequence[int], found: NDArray[np.floating]
+) -> tuple[list[int], NDArray[np.floating]]:
+    """The numbers and vectors (n, d) of a case's slices as they are, if they are that."""
+    plain = sorted({int(number) for number in numbers})
+    fit = found.ndim == 2 and len(plain) > 0 and len(found) == len(plain) and plain == list(numbers)
+    if not fit or not np.isfinite(found).all():
         raise ShapeError(
             "an embedding is one vector of finite numbers per slice",
             where=f"case {case.name}",
-            found=f"shape {found.shape}",
-            expected="(Z, d)",
+            found=f"{len(numbers)} slices, vectors of shape {found.shape}",
+            expected="n slices, at least one, in order, and vectors (n, d)",
         )
-    return found
+    return plain, found

@@ -1,25 +1,25 @@
 """The encoder that learns a run's unlabelled slices without labels, and where each slice lies in its eyes."""
 
-from collections.abc import Callable
-
 import numpy as np
 from numpy.typing import NDArray
 
 from fewmask.data.case import Case
+from fewmask.data.shots import PER_PATIENT as PER_PATIENT
+from fewmask.data.shots import Embed
 from fewmask.data.slices import prepare_slices
 from fewmask.networks.embedding import ImageEncoder
 from fewmask.recipes.ground import Ground
 from fewmask.synthesis.quality import embed as vectors
 from fewmask.synthesis.quality import fit_embedding
 
-PER_PATIENT = 60
-"""Slices of one patient that are learned, at most."""
-
 
 def learn_encoder(ground: Ground, slices: NDArray[np.floating], images: int) -> ImageEncoder:
-    """Train it on slices (N, C, R, R) of training patients, or load it; kept in the run's folder."""
+    """Train it on slices (N, C, R, R) of training patients, or load it; kept in the run's folder.
+
+    The slices stay as they are, in 16 bits: each batch of them becomes float32 when it is looked at.
+    """
     return fit_embedding(
-        np.asarray(slices, dtype=np.float32),
+        slices,
         ground.run.step("self-supervised"),
         images_seen=images,
         seed=ground.settings.seed,
@@ -35,13 +35,11 @@ def unlabelled_slices(ground: Ground, cap: int) -> NDArray[np.floating]:
     ).images
 
 
-def embedded(ground: Ground, encoder: ImageEncoder) -> Callable[[Case], NDArray[np.float64]]:
-    """What gives the vectors (Z, d) of all slices of a case."""
+def embedded(ground: Ground, encoder: ImageEncoder) -> Embed:
+    """What gives the slices of a case that have content, and the vectors (n, d) of these."""
 
-    def embed(case: Case) -> NDArray[np.float64]:
-        slices = prepare_slices(
-            [case], ground.cohort, ground.preparation, masks=False, rule=None, dtype=np.float32
-        )
-        return vectors(encoder, slices.images)
+    def embed(case: Case) -> tuple[list[int], NDArray[np.float64]]:
+        slices = prepare_slices([case], ground.cohort, ground.preparation, masks=False, dtype=np.float32)
+        return [ref.z for ref in slices.refs], vectors(encoder, slices.images)
 
     return embed
