@@ -20,7 +20,7 @@ from fewmask.recipes.ground import Ground
 from fewmask.recipes.settings import CommonSettings
 from fewmask.training.launch import Fabric
 
-Float = NDArray[np.float32]
+Float = NDArray[np.floating]
 Labels = NDArray[np.uint8]
 
 
@@ -28,8 +28,8 @@ Labels = NDArray[np.uint8]
 class Labelled:
     """Prepared training data with masks.
 
-    images: per item (C, H, W) or (C, Z, Y, X) float32 in [-1, 1]; masks: per item (H, W) or (Z, Y, X) uint8
-    label values, 0 background, `IGNORE` unjudged; refs: which slice (or whole case) each item is.
+    images: per item (C, H, W) float16 or (C, Z, Y, X) float32 in [-1, 1]; masks: per item (H, W) or
+    (Z, Y, X) uint8 label values, 0 background, `IGNORE` unjudged; refs: which slice or case each item is.
     """
 
     images: Sequence[Float]
@@ -55,12 +55,16 @@ class Labelled:
 
 @dataclass(frozen=True, eq=False)
 class Stage:
-    """A run that is ready to train segmenters: all here follows from the settings and the cohort's files."""
+    """A run that is ready to train segmenters: all here follows from the settings and the cohort's files.
+
+    drawn: the items of all draws, or all labelled training items where the settings ask for full supervision;
+    validation: the items of the validation patients.
+    """
 
     ground: Ground
     settings: CommonSettings
     shots: Shots
-    labelled: Labelled
+    drawn: Labelled
     validation: Labelled | None
 
     @property
@@ -105,8 +109,20 @@ class Stage:
 
     @cached_property
     def key(self) -> dict[str, Any]:
-        """What every arm depends on, as JSON values: a step made under another key is not reused."""
-        return {**self.ground.key, "shots": self.settings.shots.model_dump(mode="json")}
+        """What every arm depends on, as JSON values: a step made under another key is not reused.
+
+        Which items it learns from, an arm tells itself; so more draws, or another k, leave what is done.
+        """
+        told = self.settings.shots.model_dump(mode="json", include={"choice", "unit"})
+        if self.shots.choice == "coverage":
+            told["encoder"] = self.settings.encoder.model_dump(mode="json")
+        return {**self.ground.key, "shots": told}
+
+    @property
+    def labelled(self) -> Labelled:
+        """All labelled training items; a run without full supervision holds only those that were drawn."""
+        assert self.settings.shots.full, "only full supervision needs all of them"
+        return self.drawn
 
     @cached_property
     def test_items(self) -> Labelled:
@@ -116,14 +132,14 @@ class Stage:
     def items(self, shots: Sequence[Shot]) -> Labelled:
         """The labelled items that these shots are: slices, or all slices (volumes) of whole patients."""
         if self.shots.unit == "slice":
-            return self.labelled.take([SliceRef(str(shot.case), int(shot.z or 0)) for shot in shots])
+            return self.drawn.take([SliceRef(str(shot.case), int(shot.z or 0)) for shot in shots])
         wanted = {shot.patient for shot in shots}
         patient = {case.name: case.patient for case in self.cohort.cases}
-        return self.labelled.take([ref for ref in self.labelled.refs if patient[ref.case] in wanted])
+        return self.drawn.take([ref for ref in self.drawn.refs if patient[ref.case] in wanted])
 
 
 def open_stage(settings: CommonSettings, ground: Ground) -> Stage:
-    """Draw the shots, and prepare the labelled items.
+    """Draw the shots, and prepare the labelled items: all of them for full supervision, else the drawn ones.
 
     Raises:
         DataError: no case has a mask.
@@ -135,7 +151,7 @@ def open_stage(settings: CommonSettings, ground: Ground) -> Stage:
         [case for case in cohort.labelled if case.patient in patients]
         for patients in (split.train, split.validation)
     )
-    labelled = prepare_labelled(train, cohort, ground.preparation)
+    every = prepare_labelled(train, cohort, ground.preparation) if settings.shots.full else None
     shots = draw_shots(
         train if settings.shots.choice == "random" else ground.training_cases,
         cohort,
@@ -143,19 +159,46 @@ def open_stage(settings: CommonSettings, ground: Ground) -> Stage:
         draws=settings.shots.draws,
         seed=settings.seed,
         unit=settings.shots.unit,
-        labels=labelled.labels_of,
+        labels=(lambda case: prepared_labels(case, ground)) if every is None else every.labels_of,
         choice=settings.shots.choice,
         embed=None if settings.shots.choice == "random" else coverage(settings, ground),
     )
     write_split(ground.run.split_json, split, shots)
+    drawn = prepare_drawn(shots, train, ground) if every is None else every
     held_out = prepare_labelled(validating, cohort, ground.preparation) if validating else None
-    return Stage(ground, settings, shots, labelled, held_out)
+    return Stage(ground, settings, shots, drawn, held_out)
 
 
 def coverage(settings: CommonSettings, ground: Ground) -> Embed:
     """Where slices lie in the eyes of an encoder that learned all training slices without labels."""
     encoder = learn_encoder(ground, unlabelled_slices(ground, cap=PER_PATIENT), settings.encoder.images)
     return embedded(ground, encoder)
+
+
+def prepared_labels(case: Case, ground: Ground) -> Labels:
+    """The prepared label map (Z, Y, X) of a case; nothing of the case is kept."""
+    trace = prepare(read_images(case), ground.preparation).trace
+    return prepare_mask(read_case_mask(case, ground.cohort), trace)
+
+
+def prepare_drawn(shots: Shots, cases: Sequence[Case], ground: Ground) -> Labelled:
+    """The items of all draws; of cases with drawn slices only these are kept."""
+    if shots.unit == "patient":
+        whole = [case for case in cases if case.patient in shots.patients]
+        return prepare_labelled(whole, ground.cohort, ground.preparation)
+    wanted = {SliceRef(str(shot.case), int(shot.z or 0)) for draw in shots.draws for shot in draw}
+    names = {ref.case for ref in wanted}
+    images: list[Float] = []
+    masks: list[Labels] = []
+    refs: list[SliceRef] = []
+    for case in (case for case in cases if case.name in names):
+        items = prepare_labelled([case], ground.cohort, ground.preparation)
+        for image, mask, ref in zip(items.images, items.masks, items.refs, strict=True):
+            if ref in wanted:
+                images.append(image.copy())  # a view would hold the whole case
+                masks.append(mask.copy())
+                refs.append(ref)
+    return Labelled(images, masks, tuple(refs))
 
 
 def prepare_labelled(cases: Sequence[Case], cohort: Cohort, how: Preparation) -> Labelled:
