@@ -8,7 +8,8 @@ import pytest
 from fewmask.cli import main
 from fewmask.core.files import held
 from fewmask.core.run import Run
-from fewmask.recipes import plan
+from fewmask.recipes import fewshot, plan
+from fewmask.recipes.fewshot_settings import FewshotSettings
 from fewmask.recipes.plan import estimates, gan_work, generator_works
 from fewmask.recipes.presets import build
 from fewmask.recipes.settings import GANRunSettings, GANSettings
@@ -107,3 +108,55 @@ def test_the_report_of_a_run_that_stopped_tells_what_its_log_told(tmp_path, caps
     assert "ALARM collapse after 500 images" in text
     with held(run.lock):
         assert "another process is at work" in command(capsys, "report", run.folder)[1]
+
+
+FEW = {
+    "prepare": {"size": [16, 16]}, "gan": {**TINY, "images": 64}, "unet": {"widths": [4, 8], "images": 16},
+    "inversion": {"copies": 2, "steps": 3, "pti_steps": 5, "encoder_images": 24}, "encoder": {"images": 32},
+    "shots": {"counts": [1, 4], "draws": 3, "full": True}, "head": {"width": 8, "images": 40},
+}  # fmt: skip
+
+
+def few(**more):
+    found = fewshot.plan(build(FewshotSettings, [FEW, more]))
+    return {work.what: (work.times, work.images) for work in found}, found
+
+
+def test_a_few_shot_plan_holds_one_work_per_way_to_invert():
+    reads = ["generator@w+", "generator+image@w+", "generator@pti", "encoder+unet", "generator@encoder"]
+    works, found = few(arms=["heads", "auto-shot"], head={"reads": reads}, autoshot={"reads": reads[0]})
+    assert works == {
+        "GAN": (1, 64),
+        "self-supervised encoder": (1, 32),
+        "inversion of labelled slices by W+": (1, 3 * 4 * 3),
+        "inversion of every hundred test slices by W+": (1, 100),
+        "inversion of training slices for PTI": (1, 256),
+        "tuning of the generator (PTI)": (1, 8 * 5),
+        "inversion of labelled slices by PTI": (1, 36),
+        "inversion of every hundred test slices by PTI": (1, 100),
+        "encoder of latents": (1, 24),
+        "inversion of labelled slices by the encoder": (1, 36),
+        "inversion of every hundred test slices by the encoder": (1, 100),
+        **{f"head on {text}": (6, 40) for text in reads},
+        "plain U-Net": (7, 16),
+        "auto-shot": (6, 16),
+    }
+    assert len(works) == len(found)
+    assert all(one.seconds > 0 for one in estimates(found))
+
+
+@pytest.mark.parametrize(
+    ("more", "expected"),
+    [
+        ({"arms": ["unet", "empty"]}, ["plain U-Net"]),
+        ({"arms": ["self-training"]}, ["GAN", "plain U-Net", "self-training"]),
+        ({"arms": ["mean teacher"], "shots": {"choice": "coverage"}},
+         ["self-supervised encoder", "plain U-Net", "mean teacher"]),
+        ({"arms": ["heads"], "head": {"reads": ["image"]}}, ["head on image", "plain U-Net"]),
+        ({"arms": ["auto-shot"], "autoshot": {"reads": "generator@w"}},
+         ["GAN", "inversion of labelled slices by W", "inversion of every hundred test slices by W",
+          "head on generator@w", "plain U-Net", "auto-shot"]),
+    ],
+)  # fmt: skip
+def test_what_is_not_asked_for_is_not_planned(more, expected):
+    assert list(few(**more)[0]) == expected

@@ -30,7 +30,7 @@ from fewmask.recipes.ganchecks import gan_checks
 from fewmask.recipes.generator import learn_generator
 from fewmask.recipes.heads import Heads, head_arm, key_of, support_checks
 from fewmask.recipes.outcome import Outcome, marked
-from fewmask.recipes.plan import Work, embedding_work, gan_work, inversion_work, unet_work
+from fewmask.recipes.plan import Work, embedding_work, gan_work, head_works, inversion_works, unet_work
 from fewmask.recipes.pool import (
     AUTOSHOT,
     LONGER,
@@ -155,7 +155,7 @@ def run(stage: Stage, settings: FewshotSettings) -> Outcome:
         if "mean teacher" in settings.arms:
             rows += teacher_arm(stage, settings, pool, few, items)
         if "self-training" in settings.arms:
-            rows += self_training_arm(stage, settings, pool, drawn_once, few, items)
+            rows += self_training_arm(heads, pool, drawn_once, few, items)
     if settings.shots.full:
         rows += unet_arm(stage, stage.labelled, shots=None, draw=0)
     learned = learned_from(settings, len(unlabelled), len(pool))
@@ -203,14 +203,11 @@ def checks(heads: Heads) -> tuple[Check, ...]:
 def plan(settings: FewshotSettings) -> Sequence[Work]:
     """What `run` will do, to be timed."""
     draws = len(settings.shots.counts) * settings.shots.draws
-    works = [unet_work(settings, "plain U-Net", draws + int(settings.shots.full))]
-    if settings.needs_generator:
-        works.insert(0, gan_work(settings.gan, settings.prepare.size[0]))
-    if "heads" in settings.arms or "auto-shot" in settings.arms:
-        works.append(inversion_work(settings))
+    works = [gan_work(settings.gan, settings.prepare.size[0])] if settings.needs_generator else []
     if settings.needs_encoder:
-        works.append(embedding_work(settings.encoder.images, settings.prepare.size[0]))
-    works += [
-        unet_work(settings, name, draws) for name in settings.arms if name in _ARMS.keys() - {"empty", "unet"}
-    ]
-    return works
+        name = "self-supervised encoder"
+        works.append(embedding_work(settings.encoder.images, settings.prepare.size[0], what=name))
+    works += [*inversion_works(settings), *head_works(settings)]
+    works.append(unet_work(settings, "plain U-Net", draws + int(settings.shots.full)))
+    trained = [name for name in _ARMS if name in settings.arms and name not in ("empty", "unet")]
+    return [*works, *(unet_work(settings, name, draws) for name in trained)]

@@ -3,28 +3,44 @@
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 
 import numpy as np
 import torch
 
 from fewmask.core.seed import integer, stream
 from fewmask.data.batches import ArraySource, Stream
+from fewmask.inversion.encoder import PASSES, encode
 from fewmask.networks.embedding import ImageEncoder
+from fewmask.networks.encoder import LatentEncoder
 from fewmask.networks.generator import ImageGenerator
+from fewmask.networks.pixelhead import PixelHead
 from fewmask.networks.stylegan2 import Discriminator
 from fewmask.networks.unet import build_unet
 from fewmask.objectives.ada import AdaptiveAugmentation
 from fewmask.objectives.embedding import EmbeddingObjective, Expander
+from fewmask.objectives.encoder import EncoderObjective
 from fewmask.objectives.minimise import Alone
 from fewmask.objectives.perceptual import DiscriminatorDistance
+from fewmask.objectives.pixelhead import PixelHeadObjective
 from fewmask.objectives.regularise import Regularisation
 from fewmask.objectives.segmentation import Schedule, SegmentationObjective
 from fewmask.objectives.stylegan import StyleGANObjective
 from fewmask.recipes.fewshot_settings import FewshotSettings
 from fewmask.recipes.generator import design_of, like_start
+from fewmask.recipes.latents import PIVOTS
+from fewmask.recipes.reading import Reading, Way
 from fewmask.recipes.settings import CommonSettings, GANRunSettings, GANSettings
 from fewmask.synthesis.design import GeneratorDesign, build_discriminator, build_generator
+from fewmask.synthesis.features import (
+    DiscriminatorFeatures,
+    EncoderFeatures,
+    FeatureSource,
+    FeatureStack,
+    GeneratorFeatures,
+    ImageFeatures,
+    UNetFeatures,
+)
 from fewmask.synthesis.keep import read_generator
 from fewmask.synthesis.quality import Judge, draw_images
 from fewmask.training.loop import Objective
@@ -108,8 +124,8 @@ def gan_work(gan: GANSettings, size: int, *, channels: int = 1) -> Work:
     return Work("GAN", int(gan.ready is None), gan.images, lambda: _gan_rate(gan, size, channels))
 
 
-def embedding_work(images: int, size: int, *, channels: int = 1) -> Work:
-    """The training of the encoder that judges a generator."""
+def embedding_work(images: int, size: int, *, channels: int = 1, what: str = "encoder that judges") -> Work:
+    """The training of an encoder without labels: one that judges a generator, or one that is read."""
 
     def rate() -> float:
         batch, dim = 32, 64
@@ -119,7 +135,7 @@ def embedding_work(images: int, size: int, *, channels: int = 1) -> Work:
         source = ArraySource(_noise((batch, channels, size, size)))
         return _images_per_second(objective, source, batch, updates=2)
 
-    return Work("encoder that judges", 1, images, rate)
+    return Work(what, 1, images, rate)
 
 
 def _gan_rate(gan: GANSettings, size: int, channels: int) -> float:
@@ -178,23 +194,134 @@ def _judging_rate(gan: GANSettings, size: int, channels: int) -> float:
     return count / (time.perf_counter() - started)
 
 
-def inversion_work(settings: FewshotSettings) -> Work:
-    """Inversion of the labelled slices with their copies; test slices come on top, one each."""
-    per_shot = settings.inversion.copies + 1
-    images = sum(settings.shots.counts) * settings.shots.draws * per_shot
-    size, steps = settings.prepare.size[0], settings.inversion.steps
+def inversion_works(settings: FewshotSettings) -> list[Work]:
+    """For each way to invert that a head uses: what it learns first, the labelled slices, and test slices.
 
-    def rate() -> float:
-        generator, _, discriminator = _networks(settings.gan, size, 1)
-        distance = DiscriminatorDistance(discriminator).towards(torch.from_numpy(_noise((4, 1, size, size))))
-        ws = generator.mapping(torch.from_numpy(_noise((4, generator.z_dim)))).detach()
-        started = time.perf_counter()
-        for _ in range(2):
-            image = generator.synthesis(ws.requires_grad_(), "constant")
-            torch.autograd.backward(distance(image).sum())
-        return 4 * 2 / (time.perf_counter() - started) / steps
+    A draw's shots are nested, so those of its largest k are inverted; a patient counts as one slice, and the
+    test slices as a hundred, since the settings do not tell how many there are.
+    """
+    copies, most = settings.inversion.copies + 1, max(settings.shots.counts)
+    labelled = settings.shots.draws * most * copies
+    works = []
+    for way in dict.fromkeys(one.way for one in settings.trained_readings if one.way is not None):
+        works += _learned_first(settings, way)
+        speed = cache(partial(_inversion_rate, settings, way))
+        name = "the encoder" if way == "encoder" else way.upper()
+        each = "labelled slices" if settings.shots.unit == "slice" else "labelled patients, a slice each,"
+        works += [
+            Work(f"inversion of {each} by {name}", 1, labelled, speed),
+            Work(f"inversion of every hundred test slices by {name}", 1, 100, speed),
+        ]
+    return works
 
-    return Work("inversion of labelled slices", 1, images, rate)
+
+def _learned_first(settings: FewshotSettings, way: Way) -> list[Work]:
+    """The encoder of latents, or the generator that is tuned to training slices after their inversion."""
+    inversion = settings.inversion
+    if way == "encoder":
+        return [Work("encoder of latents", 1, inversion.encoder_images, partial(_latent_rate, settings))]
+    if way != "pti":
+        return []
+    return [
+        Work("inversion of training slices for PTI", 1, PIVOTS, partial(_inversion_rate, settings, "w")),
+        Work(
+            "tuning of the generator (PTI)", 1, 8 * inversion.pti_steps, partial(_step_rate, settings, True)
+        ),
+    ]
+
+
+def head_works(settings: FewshotSettings) -> list[Work]:
+    """The heads of all draws, by what they read; once each, whether auto-shot uses one or the table."""
+    times = settings.shots.draws * len(settings.shots.counts)
+    return [
+        Work(f"head on {one.text}", times, settings.head.images, partial(_head_rate, settings, one))
+        for one in settings.trained_readings
+    ]
+
+
+def _head_rate(settings: FewshotSettings, reading: Reading) -> float:
+    """Images per second of a head over the features that it reads."""
+    height, width = settings.prepare.size
+    made: list[FeatureSource] = []
+    latents = None
+    if {"generator", "discriminator"} & set(reading.sources):
+        generator, _, discriminator = _networks(settings.gan, height, 1)
+        latents = generator.mapping(torch.from_numpy(_noise((8, generator.z_dim)))).detach()
+    for name in reading.sources:
+        if name == "generator":
+            made.append(GeneratorFeatures(generator.eval()))
+        elif name == "discriminator":
+            made.append(DiscriminatorFeatures(discriminator.eval()))
+        elif name == "encoder":
+            made.append(EncoderFeatures(ImageEncoder(1, height).eval()))
+        elif name == "unet":
+            made.append(UNetFeatures(build_unet(2, 1, CLASSES, settings.unet.widths).eval()))
+        else:
+            made.append(ImageFeatures())
+    stack, images, how = FeatureStack(made), _noise((8, 1, height, width)), settings.head
+    channels = stack.channels(torch.from_numpy(images), latents)
+    head = PixelHead(channels, CLASSES, kind=how.size, width=how.width, members=how.members)
+    head.initialise(*[torch.Generator().manual_seed(number) for number in range(how.members)])
+    objective = PixelHeadObjective(head, stack.maps, images=how.images, latents=latents)
+    return _images_per_second(objective, ArraySource(images, np.ones((8, height, width), np.uint8)), 8)
+
+
+def _latent_rate(settings: FewshotSettings) -> float:
+    """Images per second of the training of the encoder of latents."""
+    generator, _, discriminator = _networks(settings.gan, settings.prepare.size[0], 1)
+    objective = EncoderObjective(
+        _latent_encoder(generator),
+        generator.eval().requires_grad_(False),
+        perceptual=DiscriminatorDistance(discriminator),
+        images=settings.inversion.encoder_images,
+        passes=PASSES,
+    )
+    source = ArraySource(_noise((8, 1, *settings.prepare.size)))
+    return _images_per_second(objective, source, 8, updates=1)
+
+
+def _latent_encoder(generator: ImageGenerator) -> LatentEncoder:
+    """An encoder as it begins, around some latent."""
+    with torch.no_grad():
+        ws = generator.mapping(torch.from_numpy(_noise((1, generator.z_dim))))
+        start = generator.synthesis(ws, noise="constant")[0]
+    encoder = LatentEncoder(
+        generator.channels,
+        generator.resolution,
+        generator.num_ws,
+        ws[0, -1],
+        start,
+        spread=1.0,
+        frame_ws=generator.synthesis.frame_ws,
+    )
+    encoder.initialise(torch.Generator().manual_seed(integer(0, "plan")))
+    return encoder
+
+
+def _inversion_rate(settings: FewshotSettings, way: Way) -> float:
+    """Images per second that are inverted."""
+    if way != "encoder":
+        return _step_rate(settings, False) / settings.inversion.steps
+    generator, _, discriminator = _networks(settings.gan, settings.prepare.size[0], 1)
+    encoder, distance = _latent_encoder(generator).eval(), DiscriminatorDistance(discriminator)
+    images = _noise((8, 1, *settings.prepare.size))
+    started = time.perf_counter()
+    encode(encoder, generator.eval(), images, perceptual=distance)
+    return len(images) / (time.perf_counter() - started)
+
+
+def _step_rate(settings: FewshotSettings, weights: bool) -> float:
+    """Images per second in one step on their latents, or on the generator's weights."""
+    size = settings.prepare.size[0]
+    generator, _, discriminator = _networks(settings.gan, size, 1)
+    distance = DiscriminatorDistance(discriminator).towards(torch.from_numpy(_noise((4, 1, size, size))))
+    ws = generator.mapping(torch.from_numpy(_noise((4, generator.z_dim)))).detach()
+    generator.requires_grad_(weights)
+    started = time.perf_counter()
+    for _ in range(2):
+        image = generator.synthesis(ws.requires_grad_(not weights), "constant")
+        torch.autograd.backward(distance(image).sum())
+    return 4 * 2 / (time.perf_counter() - started)
 
 
 def _design(gan: GANSettings) -> GeneratorDesign:
