@@ -73,7 +73,9 @@ def test_a_mean_teacher_sees_the_pool_without_masks(few_shot, tmp_path, asked):
 
 
 @pytest.mark.parametrize(("generated", "expected"), [(4, [0.4, 0.3, 0.3]), (0, [0.4, 0.6])])
-def test_self_training_shares_what_is_unlabelled(few_shot, tmp_path, asked, generated, expected):
+def test_self_training_shares_what_is_unlabelled(
+    with_generator, few_shot, tmp_path, asked, generated, expected
+):
     words = (f"self_training.generated={generated}", "self_training.real=0.4", "self_training.average=55")
     stage, settings = few_shot(tmp_path / "run", *words)
     few, items = last_draw(stage)
@@ -83,8 +85,9 @@ def test_self_training_shares_what_is_unlabelled(few_shot, tmp_path, asked, gene
         assert generated, "nothing was to be generated"
         return drawn
 
+    heads = Heads(stage, settings, with_generator.unlabelled, with_generator.gan)
     with pytest.raises(AskedError):
-        self_training_arm(stage, settings, pool, draw, few, items)
+        self_training_arm(heads, pool, draw, few, items)
     counts = [3, 6, 4][: len(expected)]
     assert shares(asked, *counts) == pytest.approx(expected)
     assert (asked["data"].masks[3:] == IGNORE).all()
@@ -114,12 +117,13 @@ def test_auto_shot_mixes_certain_samples_with_the_real_slices(
     np.testing.assert_array_equal(asked["data"].images[7:], np.stack(items.images))
 
 
-def test_self_training_begins_where_the_unet_ended_and_is_kept(few_shot, tmp_path):
+def test_self_training_begins_where_the_unet_ended_and_is_kept(with_generator, few_shot, tmp_path):
     def arm(*words):
         stage, settings = few_shot(tmp_path / "run", *words)
         few, items = next(every_draw(stage))
         pool = np.asarray([items.images[0]] * 4, np.float32)
-        return stage, few, items, self_training_arm(stage, settings, pool, lambda: pool + 0.1, few, items)
+        heads = Heads(stage, settings, with_generator.unlabelled, with_generator.gan)
+        return stage, few, items, self_training_arm(heads, pool, lambda: pool + 0.1, few, items)
 
     stage, few, items, rows = arm()
     assert {(row.arm, row.shots) for row in rows} == {(SELF, 1)}
@@ -127,10 +131,10 @@ def test_self_training_begins_where_the_unet_ended_and_is_kept(few_shot, tmp_pat
     step = stage.run.step(place(SELF, few.count, few.draw))
     assert read_json(step.inputs_json)["start"] == weights_sha256(unet.network)
     assert arm()[-1] == rows
-    for word in ("self_training.real=0.5", "self_training.average=3", "self_training.generated=5"):
+    for word in ("self_training.real=0.25", "self_training.average=3", "self_training.generated=5"):
         with pytest.raises(RunError, match=r"other settings \(self_training\."):
             arm(word)
-    for word in ("self_training.real=0.5", "self_training.average=3"):
+    for word in ("self_training.real=0.25", "self_training.average=3"):
         scores = stage.run.step(f"{place(SELF, few.count, few.draw)}/scores")
         scores.done_json.unlink()  # even where the scores are gone, the model of other settings is not taken
         scores.inputs_json.unlink()

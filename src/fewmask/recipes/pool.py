@@ -11,7 +11,7 @@ from fewmask.core.seed import stream
 from fewmask.data.batches import ArraySource
 from fewmask.metrics.score import Row
 from fewmask.objectives.teacher import TeacherSettings
-from fewmask.recipes.arms import UNET, Mixed, stacked, train_unet, unet_arm
+from fewmask.recipes.arms import UNET, Mixed, class_weights, stacked, train_unet, unet_arm
 from fewmask.recipes.fewshot_settings import FewshotSettings
 from fewmask.recipes.heads import Heads
 from fewmask.recipes.reading import Reading
@@ -25,7 +25,7 @@ from fewmask.synthesis.autoshot import (
     sample_labelled,
     weighed_labels,
 )
-from fewmask.synthesis.pixelhead import Labeller
+from fewmask.synthesis.pixelhead import Labeller, inverse_root_frequency, without_class_weights
 
 TEACHER, AUTOSHOT, SELF, LONGER = "mean teacher", "auto-shot", "self-training", "unet longer"
 
@@ -89,6 +89,7 @@ def autoshot_arm(heads: Heads, few: Few, items: Labelled) -> list[Row]:
                 seed=settings.seed,
                 truncation=auto.truncation,
                 others=[_voter(stage, few, items)] if auto.vote else [],
+                class_weights=_head_weights(heads, reading, items),
             )
         )
         samples = most_certain(samples, 1.0 - auto.drop)
@@ -101,19 +102,27 @@ def autoshot_arm(heads: Heads, few: Few, items: Labelled) -> list[Row]:
     return unet_arm(stage, items, arm=AUTOSHOT, shots=few.count, draw=few.draw, mixed=mixed, made_from=told)
 
 
+def _head_weights(heads: Heads, reading: Reading, items: Labelled) -> tuple[float, ...]:
+    """The class weights that the head of these items was trained with."""
+    if not heads.settings.head.class_weights:
+        return ()
+    return inverse_root_frequency(heads.copies(reading, items)[1], len(heads.stage.labels))
+
+
 def _voter(stage: Stage, few: Few, items: Labelled) -> Labeller:
     """The plain U-Net of the same masks, as it votes on generated slices."""
     unet = train_unet(stage, items, arm=UNET, shots=few.count, draw=few.draw).to("cpu")
+    weights = class_weights(stage, items) if stage.settings.unet.class_weights else ()
 
     def label(image: Tensor, ws: Tensor | None) -> Tensor:
-        return slide(unet.network, image, unet.design.patch, classes=len(unet.design.labels))
+        soft = slide(unet.network, image, unet.design.patch, classes=len(unet.design.labels))
+        return without_class_weights(soft, weights)
 
     return label
 
 
 def self_training_arm(
-    stage: Stage,
-    settings: FewshotSettings,
+    heads: Heads,
     pool: NDArray[np.float32],
     generated: Callable[[], NDArray[np.float32]],
     few: Few,
@@ -125,7 +134,10 @@ def self_training_arm(
     learns from them, each slice as the teacher sees it against the same slice under strong augmentation.
     `generated` draws further slices, when the settings ask for any: they widen a pool of few patients.
     """
-    how = settings.self_training
+    stage, how = heads.stage, heads.settings.self_training
+    made_from = _told(heads.settings, pool, "self_training")
+    if how.generated:
+        made_from["generator"] = heads.generator_key()
 
     def mixed() -> Mixed:
         images, masks = stacked(items)
@@ -145,7 +157,7 @@ def self_training_arm(
         mixed=mixed,
         teacher=TeacherSettings(average=how.average, ramp=0.0),
         start=lambda: train_unet(stage, items, arm=UNET, shots=few.count, draw=few.draw),
-        made_from=_told(settings, pool, "self_training", *(["gan"] if how.generated else [])),
+        made_from=made_from,
     )
 
 
