@@ -17,7 +17,7 @@ from fewmask.recipes.fewshot_settings import FewshotSettings
 from fewmask.recipes.presets import build, parse_overrides
 from fewmask.report.content import read_report
 
-MOMENT = ("threads=1", "prepare.size=[16, 16]", "unet.widths=[4, 8]", "unet.images=16", "unet.follow=false")
+MOMENT = ("threads=1", "prepare.size=[16, 16]", "unet.widths=[4, 8]", "unet.images=16")
 
 
 def asked(*words: str) -> FewshotSettings:
@@ -47,6 +47,7 @@ def finish(words: list[str]) -> None:
                 "self-training",
                 "unet",
                 "mean teacher",
+                "unet longer",
                 "empty",
             ],
         ),
@@ -79,12 +80,15 @@ def test_what_saw_unlabelled_slices_is_told():
 
 
 ALONE = (
-    "arms=[empty, heads, self-training, mean teacher]",
+    "arms=[empty, longer, heads, self-training, mean teacher]",
     "head={reads: [image], images: 16}",
     "self_training.generated=0",
     "shots.full=true",
+    "unet.follow=true",
 )
 """Arms that need no generator."""
+
+FEW = ("unet", "unet longer", "head image", "mean teacher", "self-training")
 
 
 @pytest.fixture(scope="module")
@@ -96,25 +100,32 @@ def without_generator(phantom, tmp_path_factory) -> Run:
 
 def test_arms_that_need_no_generator_train_none(without_generator: Run):
     steps = {path.name for path in (without_generator.folder / "steps").iterdir()}
-    assert steps == {"check", "empty", "unet", "head-image", "mean-teacher", "self-training"}
+    assert steps == {"check", "empty", "unet", "head-image", "mean-teacher", "self-training", "unet-longer"}
     found = {(row.arm, row.shots) for row in read_rows(without_generator.results_csv)}
-    few = {(arm, k) for arm in ("unet", "head image", "mean teacher", "self-training") for k in (1, 3)}
+    few = {(arm, k) for arm in FEW for k in (1, 3)}
     assert found == {*few, ("unet", None), ("empty", 0)}
 
 
 def test_the_ledger_tells_what_each_arm_was_given(without_generator: Run):
     lines = {(line.arm, line.shots): line for line in read_report(without_generator.report_json).ledger}
-    assert len(lines) == 10
+    assert len(lines) == 12
     assert [key for key in lines if key[0] == "empty"] == [("empty", 0)]
     empty = lines["empty", 0]
     assert (empty.masks, empty.expert_minutes, empty.unlabelled) == (0, 0, 0)
-    for arm in ("unet", "head image", "mean teacher", "self-training"):
+    for arm in FEW:
         assert [lines[arm, k].masks for k in (1, 3)] == [1, 3]
         assert [lines[arm, k].expert_minutes for k in (1, 3)] == [3, 9]
         assert lines[arm, 3].unlabelled == (14 if arm in ("mean teacher", "self-training") else 0)
     assert lines["unet", None].masks == 14
 
 
+def test_every_arm_is_followed_while_it_learns(without_generator: Run):
+    watched = read_report(without_generator.report_json).watched
+    few = {(arm, k) for arm in FEW for k in (1, 3)}
+    assert {(one.arm, one.shots) for one in watched} == {*few, ("unet", None)}
+
+
+@pytest.mark.timeout(900)  # two runs, on a machine that may be busy
 def test_killed_in_the_middle_it_ends_in_the_same_scores(without_generator: Run, phantom, tmp_path):
     killed, whole = Run(tmp_path / "killed"), without_generator
     words = command(phantom, killed.folder, *ALONE)

@@ -28,6 +28,7 @@ def command(*words) -> int:
     return ended.value.code
 
 
+@pytest.mark.timeout(900)  # under a minute on a machine of its own
 @pytest.mark.parametrize("recipe", SEGMENTING)
 def test_tiny_end_to_end(recipe, tmp_path: Path, capsys):
     run = Run(tmp_path / "run")
