@@ -42,6 +42,7 @@ from fewmask.synthesis.features import (
     UNetFeatures,
 )
 from fewmask.synthesis.keep import read_generator
+from fewmask.synthesis.pixelhead import chances
 from fewmask.synthesis.quality import Judge, draw_images
 from fewmask.training.loop import Objective
 from fewmask.training.memory import memory_mb
@@ -261,7 +262,7 @@ def _head_rate(settings: FewshotSettings, reading: Reading) -> float:
     stack, images, how = FeatureStack(made), _noise((8, 1, height, width)), settings.head
     channels = stack.channels(torch.from_numpy(images), latents)
     head = PixelHead(channels, CLASSES, kind=how.size, width=how.width, members=how.members)
-    head.initialise(*[torch.Generator().manual_seed(number) for number in range(how.members)])
+    head.initialise(*chances(0, "plan", how.members))
     objective = PixelHeadObjective(head, stack.maps, images=how.images, latents=latents)
     return _images_per_second(objective, ArraySource(images, np.ones((8, height, width), np.uint8)), 8)
 

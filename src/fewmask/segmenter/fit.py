@@ -128,7 +128,6 @@ def fit_segmenter(
     augment = augment if teacher is None else None  # a teacher looks at the images as they are
     stream = Stream(source, settings.batch_size, seed=seed, name=label, augment=augment, weights=weights)
     held_out = None if validation is None else encoded_masks(validation, design.labels, "validation")
-    every = _intervals(settings)
     fitted = fit(
         learner,
         stream,
@@ -138,9 +137,8 @@ def fit_segmenter(
         fabric=fabric,
         validate=None if held_out is None else lambda: pooled_dice(learner.result, held_out, design),
         observe=_watched(learner, watch, design),
-        observe_every=every["validate_every"],
         label=label,
-        **every,
+        **_intervals(settings),
     )
     best = load_best(step, learner.modules()) if held_out is not None else {}
     segmenter = Segmenter(learner.result.eval().requires_grad_(False), design)
@@ -152,11 +150,13 @@ def fit_segmenter(
 
 
 def _intervals(settings: FitSettings) -> dict[str, Any]:
-    """Images between checkpoints, reports and validations."""
+    """Images between checkpoints, reports, validations and looks."""
+    validations = settings.validate_every or max(settings.images // 20, 1)
     return {
         "checkpoint_every": settings.checkpoint_every or max(settings.images // 10, 1),
         "report_every": max(settings.images // 40, 1),
-        "validate_every": settings.validate_every or max(settings.images // 20, 1),
+        "validate_every": validations,
+        "observe_every": validations,
     }
 
 
