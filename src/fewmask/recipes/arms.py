@@ -177,3 +177,9 @@ def scored(stage: Stage, name: str, inputs: dict[str, Any], compute: Callable[[]
 def stacked(items: Labelled) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
     """2-D items as arrays (N, C, H, W) float32 and (N, H, W)."""
     return np.stack(items.images).astype(np.float32), np.stack(items.masks)
+
+
+def class_numbers(stage: Stage, items: Labelled) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
+    """Items as arrays, masks as the network's class numbers."""
+    images, masks = stacked(items)
+    return images, encode(masks, stage.labels, "labelled slices")

@@ -176,12 +176,8 @@ def generated(heads: Heads) -> NDArray[np.float32]:
 def learned_from(settings: FewshotSettings, unlabelled: int, pool: int) -> dict[str, int]:
     """By arm, how many unlabelled slices it has seen."""
     pools = {TEACHER: pool, SELF: unlabelled if settings.self_training.generated else pool}
-    readings = [Reading.parse(text) for text in settings.head.reads]
-    blind = {key_of(one) for one in readings if set(one.sources) <= {"unet", "image"}} | {
-        UNET,
-        LONGER,
-        EMPTY_ARM.key,
-    }
+    blind = {key_of(one) for one in settings.readings if set(one.sources) <= {"unet", "image"}}
+    blind |= {UNET, LONGER, EMPTY_ARM.key}
     return {arm.key: pools.get(arm.key, unlabelled) for arm in arms(settings) if arm.key not in blind}
 
 

@@ -20,12 +20,12 @@ from fewmask.inversion.result import Inversion, joined
 from fewmask.metrics.score import Row
 from fewmask.networks.embedding import ImageEncoder
 from fewmask.networks.pixelhead import PixelHead
-from fewmask.recipes.arms import UNET, place, scored, stacked, train_unet, unet_key
+from fewmask.recipes.arms import UNET, class_numbers, place, scored, train_unet, unet_key
 from fewmask.recipes.embedding import PER_PATIENT, learn_encoder, unlabelled_slices
 from fewmask.recipes.fewshot_settings import FewshotSettings
 from fewmask.recipes.ganchecks import inversion_check
 from fewmask.recipes.latents import Latents
-from fewmask.recipes.reading import Reading
+from fewmask.recipes.reading import Reading, Way
 from fewmask.recipes.stage import Few, Labelled, Stage, every_draw
 from fewmask.report.content import Check
 from fewmask.segmenter.evaluate import score_masks
@@ -76,6 +76,8 @@ class TrainedHead:
     reading: Reading
     head: PixelHead
     stack: FeatureStack
+    class_weights: tuple[float, ...]
+    """Those of its cross-entropy, the background first; empty: all 1."""
 
 
 class Heads:
@@ -94,6 +96,7 @@ class Heads:
         self.stage, self.settings, self.unlabelled, self._gan = stage, settings, unlabelled, gan
         self._trained: dict[tuple[str, int, int], TrainedHead] = {}
         self._measured: dict[str, ChannelStatistics] = {}
+        self._tested_ws: dict[Way, NDArray[np.float32]] = {}
 
     # --- what heads read ---
 
@@ -179,12 +182,11 @@ class Heads:
         images, masks = self.copies(reading, items)
         if reading.way is None:
             return Shots(images, masks)
-        return Shots(images, masks, self.inversion(reading, items).ws)
+        return Shots(images, masks, self._inverted(reading.way, images, items).ws)
 
     def copies(self, reading: Reading, items: Labelled) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
         """The labelled slices, each with its augmented copies after it where they are to be inverted."""
-        images, masks = stacked(items)
-        encoded = encode(masks, self.stage.labels, "labelled slices")
+        images, encoded = class_numbers(self.stage, items)
         if reading.way is None:
             return images, encoded
         augment = StrongAugment(spatial=SpatialRanges(flips=self.settings.unet.flips))
@@ -204,10 +206,13 @@ class Heads:
     def inversion(self, reading: Reading, items: Labelled) -> Inversion:
         """Latents of the labelled slices and their copies."""
         assert reading.way is not None
-        images, _ = self.copies(reading, items)
+        return self._inverted(reading.way, self.copies(reading, items)[0], items)
+
+    def _inverted(self, way: Way, images: NDArray[np.float32], items: Labelled) -> Inversion:
+        """Each slice with its copies at a time, kept under the slice's name."""
         names = [f"{ref.case}-z{ref.z}" for ref in items.refs]
         parts = zip(np.split(images, len(names)), names, strict=True)
-        return joined([self.latents.invert(reading.way, part, name) for part, name in parts])
+        return joined([self.latents.invert(way, part, name) for part, name in parts])
 
     # --- training and use ---
 
@@ -238,6 +243,7 @@ class Heads:
         settings, classes = self.settings.head, len(self.stage.labels)
         step, ranges = self.stage.run.step(name), SpatialRanges(flips=self.settings.unet.flips)
         step.claim({"stage": self.stage.key, **made_from})
+        weights = inverse_root_frequency(shots.masks, classes) if settings.class_weights else ()
         head = fit_head(
             stack,
             shots,
@@ -252,12 +258,12 @@ class Heads:
             members=settings.members,
             augment=StrongAugment(spatial=ranges) if reading.way is None else None,
             augment_features=ranges if settings.augment_features else None,
-            class_weights=inverse_root_frequency(shots.masks, classes) if settings.class_weights else (),
+            class_weights=weights,
             watch=self._watch(reading, stack) if follow and self.settings.unet.follow else None,
             watch_every=max(settings.images // LOOKS, 1),
             label=name,
         )
-        return TrainedHead(reading, head, stack)
+        return TrainedHead(reading, head, stack, weights)
 
     def _watch(self, reading: Reading, stack: FeatureStack) -> Callable[[PixelHead], Mapping[str, float]]:
         """The mean IoU of a head on the test slices while it learns; it chooses nothing by them."""
@@ -275,7 +281,9 @@ class Heads:
     def tested_ws(self, reading: Reading) -> NDArray[np.float32] | None:
         """Latents of all test slices, kept once they were found; None where the generator is not read."""
         way = reading.way
-        return None if way is None else self.latents.invert(way, self.tested.images, "test").ws
+        if way is not None and way not in self._tested_ws:
+            self._tested_ws[way] = self.latents.invert(way, self.tested.images, "test").ws
+        return None if way is None else self._tested_ws[way]
 
     def probabilities(
         self, head: TrainedHead, rows: Sequence[int], ws: NDArray[np.float32] | None

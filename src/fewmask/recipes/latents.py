@@ -84,7 +84,7 @@ class Latents:
         return fit_encoder(
             self.gan.generator,
             Stream(
-                ArraySource(np.asarray(self.training, dtype=np.float32)),
+                ArraySource(self.training),
                 8,
                 seed=self.settings.seed,
                 name="encoder",

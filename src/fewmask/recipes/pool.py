@@ -11,12 +11,12 @@ from fewmask.core.seed import stream
 from fewmask.data.batches import ArraySource
 from fewmask.metrics.score import Row
 from fewmask.objectives.teacher import TeacherSettings
-from fewmask.recipes.arms import UNET, Mixed, class_weights, stacked, train_unet, unet_arm
+from fewmask.recipes.arms import UNET, Mixed, class_numbers, class_weights, stacked, train_unet, unet_arm
 from fewmask.recipes.fewshot_settings import FewshotSettings
 from fewmask.recipes.heads import Heads
 from fewmask.recipes.reading import Reading
 from fewmask.recipes.stage import Few, Labelled, Stage
-from fewmask.segmenter.sources import encode, with_unlabelled
+from fewmask.segmenter.sources import with_unlabelled
 from fewmask.segmenter.windows import slide
 from fewmask.synthesis.autoshot import (
     collect,
@@ -25,7 +25,7 @@ from fewmask.synthesis.autoshot import (
     sample_labelled,
     weighed_labels,
 )
-from fewmask.synthesis.pixelhead import Labeller, inverse_root_frequency, without_class_weights
+from fewmask.synthesis.pixelhead import Labeller, without_class_weights
 
 TEACHER, AUTOSHOT, SELF, LONGER = "mean teacher", "auto-shot", "self-training", "unet longer"
 
@@ -89,7 +89,7 @@ def autoshot_arm(heads: Heads, few: Few, items: Labelled) -> list[Row]:
                 seed=settings.seed,
                 truncation=auto.truncation,
                 others=[_voter(stage, few, items)] if auto.vote else [],
-                class_weights=_head_weights(heads, reading, items),
+                class_weights=head.class_weights,
             )
         )
         samples = most_certain(samples, 1.0 - auto.drop)
@@ -100,13 +100,6 @@ def autoshot_arm(heads: Heads, few: Few, items: Labelled) -> list[Row]:
 
     told = {**heads.made_from(reading, items), "autoshot": auto.model_dump(mode="json")}
     return unet_arm(stage, items, arm=AUTOSHOT, shots=few.count, draw=few.draw, mixed=mixed, made_from=told)
-
-
-def _head_weights(heads: Heads, reading: Reading, items: Labelled) -> tuple[float, ...]:
-    """The class weights that the head of these items was trained with."""
-    if not heads.settings.head.class_weights:
-        return ()
-    return inverse_root_frequency(heads.copies(reading, items)[1], len(heads.stage.labels))
 
 
 def _voter(stage: Stage, few: Few, items: Labelled) -> Labeller:
@@ -141,12 +134,8 @@ def self_training_arm(
 
     def mixed() -> Mixed:
         images, masks = stacked(items)
-        parts = [pool, generated()] if how.generated else [pool]
-        source, _ = with_unlabelled(images, masks, np.concatenate(parts))
-        shares = [how.real, *[(1 - how.real) / len(parts)] * len(parts)]
-        every = [images, *parts]
-        weights = [[share / len(part)] * len(part) for share, part in zip(shares, every, strict=True)]
-        return source, [weight for one in weights for weight in one]
+        pools = [pool, generated()] if how.generated else [pool]
+        return with_unlabelled(images, masks, *pools, labelled_share=how.real)
 
     return unet_arm(
         stage,
@@ -159,12 +148,6 @@ def self_training_arm(
         start=lambda: train_unet(stage, items, arm=UNET, shots=few.count, draw=few.draw),
         made_from=made_from,
     )
-
-
-def class_numbers(stage: Stage, items: Labelled) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
-    """Items as arrays, masks as the network's class numbers."""
-    images, masks = stacked(items)
-    return images, encode(masks, stage.labels, "labelled slices")
 
 
 def _told(settings: FewshotSettings, pool: NDArray[np.float32], *groups: str) -> dict[str, Any]:

@@ -51,7 +51,7 @@ def support_arms(heads: Heads, support: Support) -> list[Row]:
     masks = encode(support.masks, stage.labels, str(settings.head.support))
     shots = Shots(support.images, masks, support.ws)
     rows: list[Row] = []
-    for reading in map(Reading.parse, settings.head.reads):
+    for reading in settings.readings:
         rows += _arm(
             heads,
             reading,

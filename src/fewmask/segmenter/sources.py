@@ -99,8 +99,7 @@ def _refuse_classes(masks: MaskArray, labels: Sequence[int]) -> None:
 def with_unlabelled(
     images: NDArray[np.floating],
     masks: MaskArray,
-    unlabelled: NDArray[np.floating],
-    *,
+    *pools: NDArray[np.floating],
     labelled_share: float = 0.5,
 ) -> tuple[ArraySource, list[float]]:
     """Labelled and unlabelled images as one training set, for a mean teacher.
@@ -108,8 +107,8 @@ def with_unlabelled(
     Args:
         images: (k, C, *S) in [-1, 1].
         masks: (k, *S) uint8, or soft (k, K, *S).
-        unlabelled: (N, C, *S) in [-1, 1]; nobody judged any of their voxels.
-        labelled_share: how much of what a training sees is labelled, in (0, 1).
+        pools: each (N, C, *S) in [-1, 1]; nobody judged any of their voxels.
+        labelled_share: how much of what a training sees is labelled, in (0, 1); the pools share the rest.
 
     Returns:
         The source, and how often each image is drawn: `data` and `weights` of `fit_segmenter`.
@@ -124,16 +123,19 @@ def with_unlabelled(
             found=f"{labelled_share}",
             where="teacher",
         )
-    if len(images) == 0 or images.shape[1:] != unlabelled.shape[1:] or len(unlabelled) == 0:
+    sizes = {part.shape[1:] for part in (images, *pools)}
+    if not pools or len(sizes) > 1 or not all(len(part) for part in (images, *pools)):
         raise ShapeError(
             "a teacher needs labelled and unlabelled images of one size",
-            found=f"{images.shape} and {unlabelled.shape}",
+            found=" and ".join(str(part.shape) for part in (images, *pools)),
         )
     unjudged = 0 if is_soft(masks) else IGNORE
-    none = np.full((len(unlabelled), *masks.shape[1:]), unjudged, dtype=masks.dtype)
-    source = ArraySource(np.concatenate([images, unlabelled]), np.concatenate([masks, none]))
+    none = np.full((sum(map(len, pools)), *masks.shape[1:]), unjudged, dtype=masks.dtype)
+    source = ArraySource(np.concatenate([images, *pools]), np.concatenate([masks, none]))
     weights = [labelled_share / len(images)] * len(images)
-    return source, weights + [(1 - labelled_share) / len(unlabelled)] * len(unlabelled)
+    for pool in pools:
+        weights += [(1 - labelled_share) / len(pools) / len(pool)] * len(pool)
+    return source, weights
 
 
 def source_of(data: Labelled | Source, design: Design, *, foreground: float) -> Source:
