@@ -7,6 +7,7 @@ its inversion when it is done. What is done is not done again.
 import hashlib
 import re
 import shutil
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -100,6 +101,25 @@ def network_key(network: nn.Module) -> str:
         digest.update(name.encode())
         digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
+
+
+def kept(
+    step: Step, inputs: Mapping[str, Any], recipe: Mapping[str, Any], compute: Callable[[], Inversion]
+) -> tuple[Inversion, float]:
+    """The inversion of a step and the seconds that each image took; computed only when it is not there.
+
+    `inputs` (JSON values) are what it is made from, `recipe` is written into its file. The parts that
+    `compute` kept in the step are removed once the whole is written.
+    """
+    done = step.result(dict(inputs))
+    if done is None:
+        started = time.monotonic()
+        found = compute()
+        seconds = (time.monotonic() - started) / len(found.ws)
+        write_inversion(step.inversion, found, recipe)
+        done = step.finish({"seconds": seconds, "mse": float(found.mse.mean())})
+        clear_parts(step)
+    return read_inversion(step.inversion), float(done["seconds"])
 
 
 def array_key(array: NDArray[np.floating] | None) -> str:

@@ -10,7 +10,6 @@ describe. Latents are kept as safetensors, with pictures original | reconstructi
 Times and residuals on real scans: docs/results/.
 """
 
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
@@ -27,12 +26,11 @@ from fewmask.data.batches import ArraySource, Stream
 from fewmask.data.case import Case
 from fewmask.data.slices import SliceSet, prepare_slices
 from fewmask.inversion.encoder import encode, fit_encoder
-from fewmask.inversion.keep import read_inversion, write_inversion
 from fewmask.inversion.lpips import checksums, read_lpips
 from fewmask.inversion.project import Inversion, project
 from fewmask.inversion.pti import tune_each, tune_together
 from fewmask.inversion.residual import FEWEST, residual_gate, residuals
-from fewmask.inversion.resume import clear_parts, network_key
+from fewmask.inversion.resume import kept, network_key
 from fewmask.networks.encoder import LatentEncoder
 from fewmask.objectives.perceptual import DiscriminatorDistance, Distance, StructureDistance
 from fewmask.recipes.generator import read_kept, seen_by
@@ -215,17 +213,11 @@ class Inverter:
     def invert(self, way: str, part: str, images: Slices) -> tuple[Inversion, float]:
         """The inversion of `images` and the seconds that each took; kept under the step of way and part."""
         step = self.ground.run.step(f"inversion/{way}/{part}")
-        done = step.result({**self.inputs, "way": way, "slices": len(images)})
-        if done is None:
-            if way.startswith("encoder"):
-                self._encoder()  # its training is no time per slice
-            started = time.monotonic()
-            found = self._compute(way, step, images)
-            done = {"seconds": (time.monotonic() - started) / len(images), "mse": float(found.mse.mean())}
-            write_inversion(step.inversion, found, {"way": way, **self.inputs["settings"]})
-            step.finish(done)
-            clear_parts(step)
-        return read_inversion(step.inversion), float(done["seconds"])
+        inputs = {**self.inputs, "way": way, "slices": len(images)}
+        if way.startswith("encoder") and step.result(inputs) is None:
+            self._encoder()  # its training is no time per slice
+        recipe = {"way": way, **self.inputs["settings"]}
+        return kept(step, inputs, recipe, lambda: self._compute(way, step, images))
 
     def _compute(self, way: str, step: Step, images: Slices) -> Inversion:
         settings = self.settings

@@ -10,10 +10,9 @@ from fewmask.core.seed import stream
 from fewmask.data.augment import StrongAugment
 from fewmask.data.batches import ArraySource, Stream
 from fewmask.inversion.encoder import encode, fit_encoder
-from fewmask.inversion.keep import read_inversion, write_inversion
 from fewmask.inversion.project import Inversion, project
 from fewmask.inversion.pti import Together, tune_together
-from fewmask.inversion.resume import array_key, clear_parts, network_key
+from fewmask.inversion.resume import array_key, kept, network_key
 from fewmask.networks.encoder import LatentEncoder
 from fewmask.networks.generator import ImageGenerator
 from fewmask.objectives.perceptual import DiscriminatorDistance
@@ -54,12 +53,9 @@ class Latents:
     def invert(self, way: Way, images: Slices, name: str) -> Inversion:
         """Latents of `images` (N, C, R, R), kept under the step of `way` and `name`."""
         step = self.stage.run.step(f"inversion/{way}/{name}")
-        if step.result({**self.inputs, "images": array_key(images)}) is None:
-            found = self._compute(way, images, step)
-            write_inversion(step.inversion, found, {"way": way, **self.inputs})
-            step.finish({"mse": float(found.mse.mean())})
-            clear_parts(step)
-        return read_inversion(step.inversion)
+        inputs = {**self.inputs, "images": array_key(images)}
+        recipe = {"way": way, **self.inputs}
+        return kept(step, inputs, recipe, lambda: self._compute(way, images, step))[0]
 
     @cached_property
     def tuned(self) -> Together:
