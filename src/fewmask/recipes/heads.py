@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
 from fewmask.core.seed import integer
 from fewmask.core.volume import Mask, Volume
@@ -25,7 +26,7 @@ from fewmask.recipes.embedding import PER_PATIENT, learn_encoder, unlabelled_sli
 from fewmask.recipes.fewshot_settings import FewshotSettings
 from fewmask.recipes.ganchecks import inversion_check
 from fewmask.recipes.latents import Latents
-from fewmask.recipes.reading import Reading, Way
+from fewmask.recipes.reading import Reading, Source, Way
 from fewmask.recipes.stage import Few, Labelled, Stage, every_draw
 from fewmask.report.content import Check
 from fewmask.segmenter.evaluate import score_masks
@@ -58,6 +59,24 @@ LOOKS = 8
 
 STATISTICS = 256
 """Slices over which the mean and the deviation of every feature are taken."""
+
+
+_FEATURES: Mapping[Source, Callable[[Any], FeatureSource]] = {
+    "generator": GeneratorFeatures,
+    "discriminator": DiscriminatorFeatures,
+    "encoder": EncoderFeatures,
+    "unet": UNetFeatures,
+}
+
+
+def stack_of(reading: Reading, networks: Mapping[Source, Callable[[], nn.Module]]) -> FeatureStack:
+    """The sources of a reading, in its order; `networks` gives those that it reads, the slice needs none."""
+    return FeatureStack(
+        [
+            ImageFeatures() if name == "image" else _FEATURES[name](networks[name]())
+            for name in reading.sources
+        ]
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,23 +142,26 @@ class Heads:
 
     def stack(self, reading: Reading, few: Few | None = None, items: Labelled | None = None) -> FeatureStack:
         """The sources of a reading; the U-Net's are those of the U-Net on the same shots."""
-        made: list[FeatureSource] = []
-        for name in reading.sources:
-            if name == "generator":
-                assert reading.way is not None
-                made.append(GeneratorFeatures(self.latents.generator(reading.way)))
-            elif name == "discriminator":
-                made.append(DiscriminatorFeatures(self.gan.discriminator))
-            elif name == "encoder":
-                made.append(EncoderFeatures(self.encoder))
-            elif name == "unet":
-                assert few is not None
-                assert items is not None
-                unet = train_unet(self.stage, items, arm=UNET, shots=few.count, draw=few.draw)
-                made.append(UNetFeatures(unet.to("cpu").network))  # type: ignore[arg-type]
-            else:
-                made.append(ImageFeatures())
-        return FeatureStack(made)
+
+        def generator() -> nn.Module:
+            assert reading.way is not None
+            return self.latents.generator(reading.way)
+
+        def unet() -> nn.Module:
+            assert few is not None
+            assert items is not None
+            trained = train_unet(self.stage, items, arm=UNET, shots=few.count, draw=few.draw)
+            return trained.to("cpu").network
+
+        return stack_of(
+            reading,
+            {
+                "generator": generator,
+                "discriminator": lambda: self.gan.discriminator,
+                "encoder": lambda: self.encoder,
+                "unet": unet,
+            },
+        )
 
     def statistics(self, reading: Reading, stack: FeatureStack) -> ChannelStatistics:
         """Over generated slices, whose latents are known, if the generator is read; else over real ones.

@@ -7,6 +7,7 @@ from functools import cache, partial
 
 import numpy as np
 import torch
+from torch import nn
 
 from fewmask.core.seed import integer, stream
 from fewmask.data.batches import ArraySource, Stream
@@ -28,19 +29,11 @@ from fewmask.objectives.segmentation import Schedule, SegmentationObjective
 from fewmask.objectives.stylegan import StyleGANObjective
 from fewmask.recipes.fewshot_settings import FewshotSettings
 from fewmask.recipes.generator import design_of, like_start
+from fewmask.recipes.heads import stack_of
 from fewmask.recipes.latents import PIVOTS
-from fewmask.recipes.reading import Reading, Way
+from fewmask.recipes.reading import Reading, Source, Way
 from fewmask.recipes.settings import CommonSettings, GANRunSettings, GANSettings
 from fewmask.synthesis.design import GeneratorDesign, build_discriminator, build_generator
-from fewmask.synthesis.features import (
-    DiscriminatorFeatures,
-    EncoderFeatures,
-    FeatureSource,
-    FeatureStack,
-    GeneratorFeatures,
-    ImageFeatures,
-    UNetFeatures,
-)
 from fewmask.synthesis.keep import read_generator
 from fewmask.synthesis.pixelhead import chances
 from fewmask.synthesis.quality import Judge, draw_images
@@ -243,23 +236,16 @@ def head_works(settings: FewshotSettings) -> list[Work]:
 def _head_rate(settings: FewshotSettings, reading: Reading) -> float:
     """Images per second of a head over the features that it reads."""
     height, width = settings.prepare.size
-    made: list[FeatureSource] = []
     latents = None
+    networks: dict[Source, Callable[[], nn.Module]] = {
+        "encoder": lambda: ImageEncoder(1, height).eval(),
+        "unet": lambda: build_unet(2, 1, CLASSES, settings.unet.widths).eval(),
+    }
     if {"generator", "discriminator"} & set(reading.sources):
         generator, _, discriminator = _networks(settings.gan, height, 1)
         latents = generator.mapping(torch.from_numpy(_noise((8, generator.z_dim)))).detach()
-    for name in reading.sources:
-        if name == "generator":
-            made.append(GeneratorFeatures(generator.eval()))
-        elif name == "discriminator":
-            made.append(DiscriminatorFeatures(discriminator.eval()))
-        elif name == "encoder":
-            made.append(EncoderFeatures(ImageEncoder(1, height).eval()))
-        elif name == "unet":
-            made.append(UNetFeatures(build_unet(2, 1, CLASSES, settings.unet.widths).eval()))
-        else:
-            made.append(ImageFeatures())
-    stack, images, how = FeatureStack(made), _noise((8, 1, height, width)), settings.head
+        networks |= {"generator": generator.eval, "discriminator": discriminator.eval}
+    stack, images, how = stack_of(reading, networks), _noise((8, 1, height, width)), settings.head
     channels = stack.channels(torch.from_numpy(images), latents)
     head = PixelHead(channels, CLASSES, kind=how.size, width=how.width, members=how.members)
     head.initialise(*chances(0, "plan", how.members))
