@@ -270,6 +270,17 @@ def test_overlapping_classes(tmp_path: Path) -> None:
     assert "masks of heart and lung overlap in 1 case: 16 voxels, 12.5% of heart" in whats(report.remarks)
 
 
+def test_cases_that_overlap_unlike_the_others_are_named(tmp_path: Path) -> None:
+    for number in range(12):
+        film(tmp_path, f"a{number:02}")
+        square(tmp_path / "masks" / "heart" / f"a{number:02}.png", 4 if number == 7 else 1, 12)
+        square(tmp_path / "masks" / "lung" / f"a{number:02}.png", 8 if number == 7 else 12, 16)
+    remarks = check(tmp_path).remarks
+    odd = next(one for one in remarks if "unlike the other cases" in one.what)
+    assert odd.what == "masks of heart and lung overlap unlike the other cases in 1 case: a07 (50% of heart)"
+    assert not [one for one in remarks if "a06" in one.what]
+
+
 def test_a_class_that_would_vanish_under_a_larger_one(tmp_path: Path) -> None:
     film(tmp_path, "a")
     square(tmp_path / "masks" / "lesion" / "a.png", 4, 6)

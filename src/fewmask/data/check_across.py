@@ -10,6 +10,9 @@ from fewmask.data.check_case import CaseFindings
 SWALLOWED = 0.5
 """Share of a class that may vanish under later classes before that is a fault."""
 
+ODD, TIMES = 0.1, 5
+"""Unlike the others: more than this share of a class vanishes in a case, and so many times the usual one."""
+
 
 def few(words: Iterable[str], limit: int = 8) -> str:
     """The first `limit` of `words`, and how many more there are."""
@@ -97,6 +100,8 @@ def overlaps(cohort: Cohort, findings: Sequence[CaseFindings]) -> tuple[list[Pro
         )
         for (earlier, later), count in over.items()
     ]
+    for pair, count in over.items():
+        remarks += _unlike_the_others(pair, count / drawn[pair[0]], findings)
     order = sorted(cohort.classes, key=lambda name: -drawn.get(name, 0))
     proposal = ", ".join(f"{name}: {value}" for value, name in enumerate(order, start=1))
     faults = []
@@ -112,6 +117,26 @@ def overlaps(cohort: Cohort, findings: Sequence[CaseFindings]) -> tuple[list[Pro
                 )
             )
     return faults, remarks
+
+
+def _unlike_the_others(
+    pair: tuple[str, str], usual: float, findings: Sequence[CaseFindings]
+) -> list[Problem]:
+    """The cases in which far more of a class vanishes than the `usual` share: drawn by another rule."""
+    shares = {
+        one.case: one.painted_over[pair] / one.drawn[pair[0]] for one in findings if pair in one.painted_over
+    }
+    odd = {case: share for case, share in shares.items() if share > max(ODD, TIMES * usual)}
+    if not odd:
+        return []
+    told = few(f"{case} ({share:.0%} of {pair[0]})" for case, share in odd.items())
+    return [
+        Problem(
+            f"masks of {pair[0]} and {pair[1]} overlap unlike the other cases in "
+            f"{plural(len(odd), 'case')}: {told}",
+            mend="Look at them: a single one of these among few labelled slices teaches another rule.",
+        )
+    ]
 
 
 def empty(cohort: Cohort, findings: Sequence[CaseFindings]) -> list[Problem]:
