@@ -8,7 +8,6 @@ minibatch, and processes and micro-batches take their rows: its division changes
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from functools import partial
 
 import torch
@@ -33,6 +32,7 @@ from fewmask.objectives.latents import (
 )
 from fewmask.objectives.lazyadam import asleep, lazy_adam
 from fewmask.objectives.magnitudes import measured
+from fewmask.objectives.minibatch import Beside, Fake, Part, divide
 from fewmask.objectives.minimise import Minimise, rows
 from fewmask.objectives.regularise import Average, FadingBlur, Regularisation, path_lengths, r1_penalty
 from fewmask.objectives.sight import Sight
@@ -43,22 +43,6 @@ W_AVERAGE_KEEPS = 0.998
 
 FIRST = ("loss_d", "loss_g", "ada_p", "sign_real", "spread_fake", "spread_real")
 """What is shown while it trains."""
-
-
-@dataclass(frozen=True)
-class Part:
-    """One micro-batch of one process: real images with labels, and which rows of the minibatch they are."""
-
-    real: Batch
-    rows: slice
-
-
-@dataclass(frozen=True)
-class Fake:
-    """Generated images of one part, with the labels they were drawn for."""
-
-    image: Tensor
-    label: Tensor | None
 
 
 class StyleGANObjective:
@@ -85,6 +69,7 @@ class StyleGANObjective:
         reuse_fakes: the generator learns from the images that the discriminator was just shown, instead of
             from its own as published: cheaper, but the graphs of all micro-batches are kept.
         pictures: how many images `samples` draws.
+        beside: what the generator learns beside its images, such as their masks.
 
     Raises:
         ConfigError: the networks do not fit one another, or a setting is out of range.
@@ -110,12 +95,14 @@ class StyleGANObjective:
         freeze: int = 0,
         reuse_fakes: bool = False,
         pictures: int = 16,
+        beside: Beside | None = None,
     ) -> None:
         _refuse_networks(generator, discriminator, batch, labels)
         self.generator, self.discriminator, self.average = generator, discriminator, average
         self.batch, self.augment, self.mixing, self.pictures = batch, augment, mixing, pictures
         self.regularisation, self.averaging = regularisation or Regularisation(), averaging or Average()
         self.labels, self.held_out, self.fading, self.reuse_fakes = labels, held_out, fading, reuse_fakes
+        self.beside = beside
         average.load_state_dict(generator.state_dict())
         average.requires_grad_(False).eval()
         lazy = self.regularisation
@@ -128,11 +115,14 @@ class StyleGANObjective:
 
     def modules(self) -> dict[str, nn.Module]:
         """The networks, by name."""
-        return {"generator": self.generator, "discriminator": self.discriminator, "average": self.average}
+        more = self.beside.modules() if self.beside is not None else {}
+        ours = {"generator": self.generator, "discriminator": self.discriminator, "average": self.average}
+        return {**ours, **more}
 
     def optimizers(self) -> dict[str, Optimizer]:
-        """Both Adams, by name."""
-        return {"generator": self._adam_g, "discriminator": self._adam_d}
+        """Both Adams, by name, and what is learned beside has its own."""
+        more = self.beside.optimizers() if self.beside is not None else {}
+        return {"generator": self._adam_g, "discriminator": self._adam_d, **more}
 
     def state(self) -> dict[str, float]:
         """ADA's p and sums, and the running mean of path lengths."""
@@ -149,10 +139,11 @@ class StyleGANObjective:
         """One minibatch: discriminator, R1 when due, generator, path length when due, average, ADA.
 
         Raises:
-            ConfigError: the parts are no multiple of the discriminator's group.
+            ConfigError: the parts are no multiple of the discriminator's group, or labelled pairs do not fit.
         """
         minibatch, lazy = images_seen // self.batch, self.regularisation
-        parts = self._divide(batch, minimise)
+        pairs = self.beside.at(images_seen, batch, minimise) if self.beside is not None else None
+        parts = divide(batch, self.discriminator.group, minimise, pairs)
         sight = Sight(self.discriminator, self.augment, self.fading.at(images_seen) if self.fading else 0.0)
         fakes = self._draw_fakes(parts, batch.image, minimise)
         logged = self._learn_discriminator(parts, fakes, sight, minimise)
@@ -160,7 +151,9 @@ class StyleGANObjective:
             logged["r1"] = self._flatten(parts, sight, minimise)
             if self.held_out is not None:
                 logged |= self._ask_about_unseen(parts, self.held_out, minibatch, sight)
-        logged["loss_g"] = self._learn_generator(parts, fakes, sight, minimise)
+        if self.beside is not None:
+            logged |= self.beside.learn(parts, fakes, minibatch, minimise)
+        logged |= self._learn_generator(parts, fakes, sight, minimise)
         if lazy.path_length_weight and minibatch % lazy.path_length_every == 0:
             logged["path_length"] = self._shorten_paths(batch.image, minimise)
         follow(self.average, self.generator, self.averaging.decay(images_seen + self.batch, self.batch))
@@ -181,33 +174,15 @@ class StyleGANObjective:
         image: Tensor = self.average(latents.z[0], latents.label, noise="constant")
         return image.clamp(-1, 1)
 
-    def _divide(self, batch: Batch, minimise: Minimise) -> list[Part]:
-        """The micro-batches of this process."""
-        count, shares = len(batch) * minimise.ranks, minimise.ranks * minimise.parts
-        group = self.discriminator.group
-        whole = next((g for g in range(min(group, count), 0, -1) if count % g == 0), 1)
-        if len(batch) % minimise.parts or (count // shares) % whole:
-            raise ConfigError(
-                "a part of the minibatch is no multiple of the discriminator's group",
-                where="batch (gan.batch)",
-                found=f"{count} images in {minimise.ranks} processes x {minimise.parts} micro-batches",
-                expected=f"parts of a multiple of {whole} images",
-                mend="Change the batch size (gan.batch), or use fewer micro-batches (gan.parts).",
-            )
-        found = []
-        for number in range(minimise.parts):
-            mine = slice(minimise.rank + minimise.ranks * number, count, shares)
-            found.append(Part(batch.take(rows(len(batch), number, minimise.parts)), mine))
-        return found
-
     def _latents(self, count: int, like: Tensor) -> Latents:
         return draw_latents(self.generator, count, mixing=self.mixing, labels=self.labels, like=like)
 
-    def _draw(self, latents: Latents) -> Tensor:
-        image: Tensor = self.generator.synthesis(
-            styles(self.generator, latents), noises(self.generator, latents)
-        )
-        return image
+    def _draw(self, latents: Latents) -> Fake:
+        ws, noise = styles(self.generator, latents), noises(self.generator, latents)
+        if self.beside is None:
+            return Fake(self.generator.synthesis(ws, noise), latents.label)
+        image, mask = self.beside.draw(ws, noise)
+        return Fake(image, latents.label, mask)
 
     def _draw_fakes(self, parts: list[Part], like: Tensor, minimise: Minimise) -> list[Fake]:
         """Images for the discriminator; moves the running means of w and of magnitudes."""
@@ -218,8 +193,7 @@ class StyleGANObjective:
             average = self.generator.mapping.w_avg
             average.lerp_(minimise.mean(w.to(average)), 1 - W_AVERAGE_KEEPS)
         with measured(self.generator, minimise), torch.set_grad_enabled(self.reuse_fakes):
-            some = [latents.rows(part.rows) for part in parts]
-            return [Fake(self._draw(one), one.label) for one in some]
+            return [self._draw(latents.rows(part.rows)) for part in parts]
 
     def _learn_discriminator(
         self, parts: list[Part], fakes: list[Fake], sight: Sight, minimise: Minimise
@@ -239,8 +213,7 @@ class StyleGANObjective:
                 yield F.softplus(-logits).mean() / len(parts)
 
         loss = minimise(losses(), self._adam_d)
-        names = [*seen[0], *seen[1]]
-        means = {n: torch.stack([one[n] for one in seen if n in one]).mean() for n in names}
+        means = _means(seen)
         return {"loss_d": loss, **means, "sign_real": minimise.mean(means["sign_real"])}
 
     def _flatten(self, parts: list[Part], sight: Sight, minimise: Minimise) -> Tensor:
@@ -271,27 +244,30 @@ class StyleGANObjective:
             image = unseen.image[mine].to(part.real.image)
             label = None if unseen.label is None else unseen.label[mine].to(image)
             told.append(_told("held_out", sight(image, label, _rows(record, part))))
-        return {name: torch.stack([one[name] for one in told]).mean() for name in told[0]}
+        return _means(told)
 
     def _learn_generator(
         self, parts: list[Part], fakes: list[Fake], sight: Sight, minimise: Minimise
-    ) -> Tensor:
-        """softplus(-D(G(z))), the non-saturating loss (Goodfellow et al. 2014, section 3)."""
+    ) -> dict[str, Tensor | float]:
+        """softplus(-D(G(z))), the non-saturating loss (Goodfellow et al. 2014, section 3), and more."""
         like = fakes[0].image.detach()
         latents = None if self.reuse_fakes else self._latents(self.batch, like)
         record = sight.chance(self.batch, like)
+        told: list[dict[str, Tensor]] = []
 
         def losses() -> Iterator[Tensor]:
             for number, part in enumerate(parts):
-                if latents is None:
-                    image, label = fakes[number].image, fakes[number].label
-                else:
-                    some = latents.rows(part.rows)
-                    image, label = self._draw(some), some.label
-                yield F.softplus(-sight(image, label, _rows(record, part))).mean() / len(parts)
+                fake = fakes[number] if latents is None else self._draw(latents.rows(part.rows))
+                loss = F.softplus(-sight(fake.image, fake.label, _rows(record, part))).mean()
+                if self.beside is not None:
+                    more, numbers = self.beside.cost(part, fake)
+                    loss = loss + more
+                    told.append(numbers)
+                yield loss / len(parts)
 
         with asleep(self._judging):
-            return minimise(losses(), self._adam_g)
+            loss = minimise(losses(), self._adam_g)
+        return {"loss_g": loss, **_means(told)}
 
     def _shorten_paths(self, like: Tensor, minimise: Minimise) -> Tensor:
         """(|J^T y| - a)^2 with a the running mean of |J^T y| so far (equation 4), on half a minibatch."""
@@ -322,6 +298,12 @@ class StyleGANObjective:
 
 def _rows(record: Draw | None, part: Part) -> Draw | None:
     return None if record is None else record.rows(part.rows)
+
+
+def _means(told: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """The mean of every number over the dictionaries that hold it."""
+    names = dict.fromkeys(name for one in told for name in one)
+    return {name: torch.stack([one[name] for one in told if name in one]).mean() for name in names}
 
 
 def _told(name: str, logits: Tensor) -> dict[str, Tensor]:
