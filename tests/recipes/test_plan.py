@@ -153,6 +153,7 @@ def test_a_few_shot_plan_holds_one_work_per_way_to_invert():
         ({"arms": ["mean teacher"], "shots": {"choice": "coverage"}},
          ["self-supervised encoder", "plain U-Net", "mean teacher"]),
         ({"arms": ["heads"], "head": {"reads": ["image"]}}, ["head on image", "plain U-Net"]),
+        ({"arms": ["propagation"]}, ["registration of labelled slices", "plain U-Net", "propagation"]),
         ({"arms": ["auto-shot"], "autoshot": {"reads": "generator@w"}},
          ["GAN", "inversion of labelled slices by W", "inversion of every hundred test slices by W",
           "head on generator@w", "plain U-Net", "auto-shot"]),
@@ -160,3 +161,9 @@ def test_a_few_shot_plan_holds_one_work_per_way_to_invert():
 )  # fmt: skip
 def test_what_is_not_asked_for_is_not_planned(more, expected):
     assert list(few(**more)[0]) == expected
+
+
+def test_every_registration_is_planned():
+    works, found = few(arms=["propagation"], propagation={"targets": 7, "side": 16})
+    assert works["registration of labelled slices"] == (1, 3 * 4 * 7)  # draws, the largest k, targets
+    assert all(one.seconds > 0 for one in estimates(found))

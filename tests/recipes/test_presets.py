@@ -104,6 +104,7 @@ def test_unknown_names_list_those_that_exist(tmp_path: Path):
         (SupervisedSettings, ["shots.counts=[1, 1]"], "different numbers"),
         (SupervisedSettings, ["prepare.windows=[lungs]"], "'lung'"),
         (FewshotSettings, ["prepare.size=[64, 32]"], "squares"),
+        (FewshotSettings, ["propagation={real: 0.5, warped: 0.5}"], "leave room"),
         (FewshotSettings, ["prepare.size=[48, 48]"], "squares"),
         (FewshotSettings, ["prepare.dims=3", "shots.unit=patient"], "slices"),
     ],

@@ -38,6 +38,12 @@ def deviations(settings: FewshotSettings, generator: str | None) -> tuple[Deviat
             "starts from the finished U-Net: twice the training images of the plain U-Net",
             "its first labels are those of a U-Net that knows the masks",
         ): "self-training" in settings.arms,
+        Deviation(
+            "budget of propagation",
+            "one training",
+            "a second U-Net learns what the plain one helps to label: twice the training images in total",
+            "the registered masks and a U-Net that knows the same masks err differently",
+        ): "propagation" in settings.arms,
     }
     return tuple(one for one, holds in found.items() if holds)
 

@@ -42,12 +42,14 @@ from fewmask.recipes.pool import (
     self_training_arm,
     teacher_arm,
 )
+from fewmask.recipes.propagation import PROPAGATION, Atlas, propagation_arm, registration_work
 from fewmask.recipes.reading import Reading
 from fewmask.recipes.stage import Stage, every_draw
 from fewmask.recipes.support import checked_support, key_of_supported, support_arms
 from fewmask.report.content import EMPTY_ARM, Arm, Check
 from fewmask.synthesis.generator import Slices
 from fewmask.synthesis.quality import draw_images
+from fewmask.synthesis.registration import Demons
 
 QUESTION = "From few masks and many unlabelled slices: what beats a U-Net on the same masks?"
 
@@ -73,6 +75,13 @@ _ARMS = {
         "auto-shot U-Net",
         "ours",
         "a U-Net that learns from generated slices, labelled by a head, and from the labelled slices",
+    ),
+    "propagation": Arm(
+        PROPAGATION,
+        "U-Net taught by registration",
+        "ours",
+        "a U-Net that learns unlabelled slices, labelled by the plain U-Net and registered masks, and the "
+        "labelled slices in other patients' shapes",
     ),
     "self-training": Arm(
         SELF,
@@ -137,6 +146,9 @@ def run(stage: Stage, settings: FewshotSettings) -> Outcome:
     stage = replace(stage, ground=stage.ground.alone())
     heads = Heads(stage, settings, unlabelled, gan)
     pool = pool_of(unlabelled, settings.pool, settings.seed)
+    how = settings.propagation
+    targets = pool_of(unlabelled, how.targets, settings.seed)
+    atlas = Atlas(targets, Demons(side=how.side, smoothness=how.smoothness))
 
     rows: list[Row] = empty_arm(stage) if "empty" in settings.arms else []
     drawn: dict[str, int] = {}
@@ -156,9 +168,11 @@ def run(stage: Stage, settings: FewshotSettings) -> Outcome:
             rows += teacher_arm(stage, settings, pool, few, items)
         if "self-training" in settings.arms:
             rows += self_training_arm(heads, pool, drawn_once, few, items)
+        if "propagation" in settings.arms:
+            rows += propagation_arm(stage, settings, atlas, few, items)
     if settings.shots.full:
         rows += unet_arm(stage, stage.labelled, shots=None, draw=0)
-    learned = learned_from(settings, len(unlabelled), len(pool))
+    learned = learned_from(settings, len(unlabelled), len(pool), len(targets))
     kind = None if gan is None else str(gan.settings["generator"]["kind"])
     return Outcome(
         rows, checks(heads), learned, deviations(settings, kind), drawn, without_validation(settings)
@@ -173,9 +187,13 @@ def generated(heads: Heads) -> NDArray[np.float32]:
     ).astype(np.float32)
 
 
-def learned_from(settings: FewshotSettings, unlabelled: int, pool: int) -> dict[str, int]:
+def learned_from(settings: FewshotSettings, unlabelled: int, pool: int, targets: int) -> dict[str, int]:
     """By arm, how many unlabelled slices it has seen."""
-    pools = {TEACHER: pool, SELF: unlabelled if settings.self_training.generated else pool}
+    pools = {
+        TEACHER: pool,
+        SELF: unlabelled if settings.self_training.generated else pool,
+        PROPAGATION: targets,
+    }
     blind = {key_of(one) for one in settings.readings if set(one.sources) <= {"unet", "image"}}
     blind |= {UNET, LONGER, EMPTY_ARM.key}
     return {arm.key: pools.get(arm.key, unlabelled) for arm in arms(settings) if arm.key not in blind}
@@ -204,6 +222,8 @@ def plan(settings: FewshotSettings) -> Sequence[Work]:
         name = "self-supervised encoder"
         works.append(embedding_work(settings.encoder.images, settings.prepare.size[0], what=name))
     works += [*inversion_works(settings), *head_works(settings)]
+    if "propagation" in settings.arms:
+        works.append(registration_work(settings))
     works.append(unet_work(settings, "plain U-Net", draws + int(settings.shots.full)))
     trained = [name for name in _ARMS if name in settings.arms and name not in ("empty", "unet")]
     return [*works, *(unet_work(settings, name, draws) for name in trained)]

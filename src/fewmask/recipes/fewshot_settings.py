@@ -107,7 +107,40 @@ class SelfTrainingSettings(Settings):
     ] = 1_000
 
 
-FewshotArm = Literal["empty", "unet", "longer", "mean teacher", "heads", "auto-shot", "self-training"]
+class PropagationSettings(Settings):
+    """Labelled slices are registered with unlabelled ones: their shapes, and masks that are voted on.
+
+    The registration presumes that all slices show the same organs.
+    """
+
+    targets: Annotated[
+        int, Field(ge=1, description="unlabelled slices that are registered with every labelled one, at most")
+    ] = 200
+    real: Annotated[float, Field(gt=0, lt=1, description="share of real labelled slices in each batch")] = (
+        0.33
+    )
+    warped: Annotated[
+        float, Field(ge=0, lt=1, description="share of labelled slices warped onto unlabelled ones")
+    ] = 0.33
+    side: Annotated[
+        int, Field(ge=16, description="longer side in pixels at which slices are registered, at most")
+    ] = 64
+    smoothness: Annotated[
+        float, Field(gt=0, description="how smooth the warps are: sigma in pixels of that size")
+    ] = 1.0
+
+    @model_validator(mode="after")
+    def _leave_room(self) -> "PropagationSettings":
+        if self.real + self.warped >= 1:
+            raise ValueError(
+                "propagation.real and propagation.warped must leave room: their sum is 1 or more"
+            )
+        return self
+
+
+FewshotArm = Literal[
+    "empty", "unet", "longer", "mean teacher", "heads", "auto-shot", "self-training", "propagation"
+]
 """Groups of arms that `fewshot` can train; "heads" are those of head.reads."""
 
 
@@ -116,7 +149,7 @@ class FewshotSettings(CommonSettings):
 
     arms: Annotated[
         tuple[FewshotArm, ...], Field(description="what to train and compare; unet is always there")
-    ] = ("empty", "unet", "longer", "mean teacher", "heads", "auto-shot", "self-training")
+    ] = ("empty", "unet", "longer", "mean teacher", "heads", "auto-shot", "self-training", "propagation")
     pool: Annotated[int, Field(ge=1, description="unlabelled slices that teachers label, at most")] = 5_000
     gan: GANSettings = GANSettings()
     inversion: InversionSettings = InversionSettings()
@@ -124,6 +157,7 @@ class FewshotSettings(CommonSettings):
     autoshot: AutoshotSettings = AutoshotSettings()
     teacher: TeacherArmSettings = TeacherArmSettings()
     self_training: SelfTrainingSettings = SelfTrainingSettings()
+    propagation: PropagationSettings = PropagationSettings()
 
     @property
     def readings(self) -> tuple[Reading, ...]:

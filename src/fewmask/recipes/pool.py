@@ -88,7 +88,7 @@ def autoshot_arm(heads: Heads, few: Few, items: Labelled) -> list[Row]:
                 auto.samples,
                 seed=settings.seed,
                 truncation=auto.truncation,
-                others=[_voter(stage, few, items)] if auto.vote else [],
+                others=[voter(stage, few, items)] if auto.vote else [],
                 class_weights=head.class_weights,
             )
         )
@@ -102,7 +102,7 @@ def autoshot_arm(heads: Heads, few: Few, items: Labelled) -> list[Row]:
     return unet_arm(stage, items, arm=AUTOSHOT, shots=few.count, draw=few.draw, mixed=mixed, made_from=told)
 
 
-def _voter(stage: Stage, few: Few, items: Labelled) -> Labeller:
+def voter(stage: Stage, few: Few, items: Labelled) -> Labeller:
     """The plain U-Net of the same masks, as it votes on generated slices."""
     unet = train_unet(stage, items, arm=UNET, shots=few.count, draw=few.draw).to("cpu")
     weights = class_weights(stage, items) if stage.settings.unet.class_weights else ()
