@@ -41,7 +41,7 @@ def deviations(settings: FewshotSettings, generator: str | None) -> tuple[Deviat
         Deviation(
             "budget of propagation",
             "one training",
-            "a second U-Net learns what the plain one helps to label: twice the training images in total",
+            "starts from the finished U-Net: twice the training images of the plain U-Net",
             "the registered masks and a U-Net that knows the same masks err differently",
         ): "propagation" in settings.arms,
     }

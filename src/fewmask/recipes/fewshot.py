@@ -80,8 +80,8 @@ _ARMS = {
         PROPAGATION,
         "U-Net taught by registration",
         "ours",
-        "a U-Net that learns unlabelled slices, labelled by the plain U-Net and registered masks, and the "
-        "labelled slices in other patients' shapes",
+        "the plain U-Net goes on: it also learns the labelled slices in other patients' shapes and "
+        "unlabelled slices that it and registered masks have labelled",
     ),
     "self-training": Arm(
         SELF,

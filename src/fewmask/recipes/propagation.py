@@ -12,7 +12,7 @@ from fewmask.data.batches import ArraySource
 from fewmask.data.slices import SliceRef
 from fewmask.data.softmasks import soft_targets
 from fewmask.metrics.score import Row
-from fewmask.recipes.arms import Mixed, class_numbers, unet_arm
+from fewmask.recipes.arms import UNET, Mixed, class_numbers, train_unet, unet_arm
 from fewmask.recipes.fewshot_settings import FewshotSettings
 from fewmask.recipes.plan import Work
 from fewmask.recipes.pool import Slices, voter
@@ -40,7 +40,7 @@ class Atlas:
 def propagation_arm(
     stage: Stage, settings: FewshotSettings, atlas: Atlas, few: Few, items: Labelled
 ) -> list[Row]:
-    """A new U-Net learns the labelled slices, their warps onto the targets, and the targets themselves.
+    """The plain U-Net goes on, with the labelled slices, their warps onto the targets, and the targets.
 
     Two label the targets that err differently: the plain U-Net of the same masks, and the vote of these masks
     where registration carries them.
@@ -62,9 +62,20 @@ def propagation_arm(
         everything = np.concatenate([images, bent, atlas.targets])
         return ArraySource(everything, np.concatenate([shares, with_them, labels], dtype=np.float16)), weights
 
-    told = {"targets": len(atlas.targets), **settings.model_dump(mode="json", include={"propagation"})}
+    told = {
+        "targets": len(atlas.targets),
+        "slices_per_patient": settings.gan.slices_per_patient,
+        **settings.model_dump(mode="json", include={"propagation"}),
+    }
     return unet_arm(
-        stage, items, arm=PROPAGATION, shots=few.count, draw=few.draw, mixed=mixed, made_from=told
+        stage,
+        items,
+        arm=PROPAGATION,
+        shots=few.count,
+        draw=few.draw,
+        mixed=mixed,
+        start=lambda: train_unet(stage, items, arm=UNET, shots=few.count, draw=few.draw),
+        made_from=told,
     )
 
 
