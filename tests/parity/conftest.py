@@ -26,6 +26,8 @@ KINDS = {
     "official": r"out/G_ema/.*",
     "operations": r"in/f1331",
     "augmentation": r"meta/Hz_geom",
+    "mask_discriminator": r"sd/scale0_layer1\.0\.0\.weight_u",
+    "mask_losses": r"out/softmax_tau[\d.]+",
 }
 
 
