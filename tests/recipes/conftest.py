@@ -32,7 +32,6 @@ SMALL = (
     "head.width=8",
     "head.images=16",
     "autoshot.samples=20",
-    "self_training.generated=8",
     "encoder.images=32",
 )
 """Settings on top of the preset `tiny`: every training takes a moment, and no score means anything."""

@@ -7,17 +7,15 @@ from fewmask.recipes.fewshot_settings import FewshotSettings
 from fewmask.recipes.presets import build, parse_overrides
 
 COPIES, SIZE, PTI = "labelled slices", "size of the head", "pivotal tuning (PTI)"
-DISTANCE, BUDGET = "perceptual distance", "budget of self-training"
-SECOND = "budget of propagation"
+DISTANCE, BUDGET = "perceptual distance", "budget of propagation"
 
 
 @pytest.mark.parametrize(
     ("words", "generator", "names"),
     [
-        ([], "stylegan2", ["generator", COPIES, DISTANCE, SIZE, BUDGET, SECOND]),
+        ([], "stylegan2", ["generator", COPIES, DISTANCE, SIZE, BUDGET]),
         (["arms=[unet]"], None, []),
-        (["arms=[self-training]"], "stylegan3-r", [BUDGET]),
-        (["arms=[propagation]"], None, [SECOND]),
+        (["arms=[propagation]"], None, [BUDGET]),
         (["arms=[heads]", "head.reads=[generator@pti]", "inversion.copies=0"], "stylegan3-t",
          [DISTANCE, PTI, SIZE]),
         (["arms=[heads]", "head.reads=[image]", "shots.counts=[1, 3]"], None, []),

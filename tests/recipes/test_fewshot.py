@@ -44,7 +44,6 @@ def finish(words: list[str]) -> None:
                 "head generator@w+",
                 "head generator+discriminator+image@w+",
                 "auto-shot",
-                "self-training",
                 "propagation",
                 "unet",
                 "mean teacher",
@@ -70,29 +69,25 @@ def test_ours_come_first_then_the_unet_then_what_else_must_be_beaten(words, keys
 
 def test_what_saw_unlabelled_slices_is_told():
     words = ["head.reads=[unet+image, image, encoder, generator@w]", "pool=7"]
-    seen = learned_from(asked(*words), 50, 7, 3)
-    assert seen == {
+    assert learned_from(asked(*words), 50, 7, 3) == {
         "head encoder": 50,
         "head generator@w": 50,
         "auto-shot": 50,
-        "self-training": 50,
         "propagation": 3,
         "mean teacher": 7,
     }
-    assert learned_from(asked(*words, "self_training.generated=0"), 50, 7, 3)["self-training"] == 7
 
 
 ALONE = (
-    "arms=[empty, longer, heads, self-training, mean teacher, propagation]",
+    "arms=[empty, longer, heads, mean teacher, propagation]",
     "head={reads: [image], images: 16}",
-    "self_training.generated=0",
     "propagation={targets: 5, side: 16}",
     "shots.full=true",
     "unet.follow=true",
 )
 """Arms that need no generator."""
 
-FEW = ("unet", "unet longer", "head image", "mean teacher", "self-training", "propagation")
+FEW = ("unet", "unet longer", "head image", "mean teacher", "propagation")
 
 
 @pytest.fixture(scope="module")
@@ -104,7 +99,7 @@ def without_generator(phantom, tmp_path_factory) -> Run:
 
 def test_arms_that_need_no_generator_train_none(without_generator: Run):
     steps = {path.name for path in (without_generator.folder / "steps").iterdir()}
-    expected = {"unet", "unet-longer", "head-image", "mean-teacher", "self-training", "propagation"}
+    expected = {"unet", "unet-longer", "head-image", "mean-teacher", "propagation"}
     assert steps == {"check", "empty", *expected}
     found = {(row.arm, row.shots) for row in read_rows(without_generator.results_csv)}
     few = {(arm, k) for arm in FEW for k in (1, 3)}
@@ -113,14 +108,14 @@ def test_arms_that_need_no_generator_train_none(without_generator: Run):
 
 def test_the_ledger_tells_what_each_arm_was_given(without_generator: Run):
     lines = {(line.arm, line.shots): line for line in read_report(without_generator.report_json).ledger}
-    assert len(lines) == 14
+    assert len(lines) == 12
     assert [key for key in lines if key[0] == "empty"] == [("empty", 0)]
     empty = lines["empty", 0]
     assert (empty.masks, empty.expert_minutes, empty.unlabelled) == (0, 0, 0)
     for arm in FEW:
         assert [lines[arm, k].masks for k in (1, 3)] == [1, 3]
         assert [lines[arm, k].expert_minutes for k in (1, 3)] == [3, 9]
-        saw = {"mean teacher": 14, "self-training": 14, "propagation": 5}
+        saw = {"mean teacher": 14, "propagation": 5}
         assert lines[arm, 3].unlabelled == saw.get(arm, 0)
     assert lines["unet", None].masks == 14
 
@@ -135,7 +130,7 @@ def test_every_arm_is_followed_while_it_learns(without_generator: Run):
 def test_killed_in_the_middle_it_ends_in_the_same_scores(without_generator: Run, phantom, tmp_path):
     killed, whole = Run(tmp_path / "killed"), without_generator
     words = command(phantom, killed.folder, *ALONE)
-    middle = killed.folder / "steps" / "self-training" / "k=1"
+    middle = killed.folder / "steps" / "propagation" / "k=1"
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     process = subprocess.Popen([sys.executable, "-m", "fewmask", *words], env=environment, **quiet)

@@ -207,7 +207,7 @@ def test_test_slices_are_answered_case_by_case(heads: Heads, monkeypatch):
 @pytest.mark.parametrize(
     ("words", "ways"),
     [
-        (["arms=[self-training]"], 0),
+        (["arms=[propagation]"], 0),
         (["arms=[heads]", "head.reads=[generator@w, image+generator@w, generator@w+, image]"], 2),
         (["arms=[auto-shot]", "autoshot.reads=generator@w"], 1),
         (["arms=[heads, auto-shot]", "head.reads=[image]", "autoshot.reads=generator@w"], 1),

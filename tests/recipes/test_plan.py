@@ -149,7 +149,6 @@ def test_a_few_shot_plan_holds_one_work_per_way_to_invert():
     ("more", "expected"),
     [
         ({"arms": ["unet", "empty"]}, ["plain U-Net"]),
-        ({"arms": ["self-training"]}, ["GAN", "plain U-Net", "self-training"]),
         ({"arms": ["mean teacher"], "shots": {"choice": "coverage"}},
          ["self-supervised encoder", "plain U-Net", "mean teacher"]),
         ({"arms": ["heads"], "head": {"reads": ["image"]}}, ["head on image", "plain U-Net"]),

@@ -1,4 +1,4 @@
-"""Arms that learn from slices without masks: who is drawn how often, what is unjudged, where they begin."""
+"""Arms that learn from slices without masks: who is drawn how often, and what is unjudged."""
 
 from typing import Any
 
@@ -6,14 +6,12 @@ import numpy as np
 import pytest
 
 from fewmask.core.errors import RunError
-from fewmask.core.files import read_json
 from fewmask.core.volume import IGNORE
 from fewmask.recipes import arms
-from fewmask.recipes.arms import UNET, place, train_unet
+from fewmask.recipes.arms import UNET
 from fewmask.recipes.heads import Heads
-from fewmask.recipes.pool import SELF, TEACHER, autoshot_arm, pool_of, self_training_arm, teacher_arm
+from fewmask.recipes.pool import TEACHER, autoshot_arm, pool_of, teacher_arm
 from fewmask.recipes.stage import every_draw
-from fewmask.segmenter.fit import weights_sha256
 
 
 class AskedError(Exception):
@@ -72,32 +70,6 @@ def test_a_mean_teacher_sees_the_pool_without_masks(few_shot, tmp_path, asked):
     assert (asked["teacher"].weight, asked["teacher"].average, asked["start"]) == (2, 77, None)
 
 
-@pytest.mark.parametrize(("generated", "expected"), [(4, [0.4, 0.3, 0.3]), (0, [0.4, 0.6])])
-def test_self_training_shares_what_is_unlabelled(
-    with_generator, few_shot, tmp_path, asked, generated, expected
-):
-    words = (f"self_training.generated={generated}", "self_training.real=0.4", "self_training.average=55")
-    stage, settings = few_shot(tmp_path / "run", *words)
-    few, items = last_draw(stage)
-    pool, drawn = np.zeros((6, 1, 16, 16), np.float32), np.ones((4, 1, 16, 16), np.float32)
-
-    def draw():
-        assert generated, "nothing was to be generated"
-        return drawn
-
-    heads = Heads(stage, settings, with_generator.unlabelled, with_generator.gan)
-    with pytest.raises(AskedError):
-        self_training_arm(heads, pool, draw, few, items)
-    counts = [3, 6, 4][: len(expected)]
-    assert shares(asked, *counts) == pytest.approx(expected)
-    assert (asked["data"].masks[3:] == IGNORE).all()
-    np.testing.assert_array_equal(asked["data"].images[9:], drawn[: len(asked["data"].images) - 9])
-    assert asked["teacher"].average == 55
-    assert asked["teacher"].weight_at(0.0) == asked["teacher"].weight  # it knows something
-    unet = train_unet(stage, items, arm=UNET, shots=few.count, draw=few.draw)
-    assert weights_sha256(asked["start"].network) == weights_sha256(unet.network)
-
-
 @pytest.mark.parametrize("confidence", ["none", "entropy"])
 def test_auto_shot_mixes_certain_samples_with_the_real_slices(
     with_generator, few_shot, tmp_path, asked, confidence
@@ -115,33 +87,6 @@ def test_auto_shot_mixes_certain_samples_with_the_real_slices(
     assert (mass.min() < 0.99) == (confidence == "entropy")
     np.testing.assert_array_equal(masks[7:].sum(axis=1), 1)
     np.testing.assert_array_equal(asked["data"].images[7:], np.stack(items.images))
-
-
-def test_self_training_begins_where_the_unet_ended_and_is_kept(with_generator, few_shot, tmp_path):
-    def arm(*words):
-        stage, settings = few_shot(tmp_path / "run", *words)
-        few, items = next(every_draw(stage))
-        pool = np.asarray([items.images[0]] * 4, np.float32)
-        heads = Heads(stage, settings, with_generator.unlabelled, with_generator.gan)
-        return stage, few, items, self_training_arm(heads, pool, lambda: pool + 0.1, few, items)
-
-    stage, few, items, rows = arm()
-    assert {(row.arm, row.shots) for row in rows} == {(SELF, 1)}
-    unet = train_unet(stage, items, arm=UNET, shots=few.count, draw=few.draw)
-    step = stage.run.step(place(SELF, few.count, few.draw))
-    assert read_json(step.inputs_json)["start"] == weights_sha256(unet.network)
-    assert arm()[-1] == rows
-    for word in ("self_training.real=0.25", "self_training.average=3", "self_training.generated=5"):
-        with pytest.raises(RunError, match=r"other settings \(self_training\."):
-            arm(word)
-    for word in ("self_training.real=0.25", "self_training.average=3"):
-        scores = stage.run.step(f"{place(SELF, few.count, few.draw)}/scores")
-        scores.done_json.unlink()  # even where the scores are gone, the model of other settings is not taken
-        scores.inputs_json.unlink()
-        with pytest.raises(RunError, match="was made with other settings"):
-            arm(word)
-        scores.inputs_json.unlink(missing_ok=True)
-        arm()
 
 
 def test_another_pool_or_teacher_in_the_same_folder_is_refused(few_shot, tmp_path):

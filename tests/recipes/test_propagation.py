@@ -12,8 +12,7 @@ from fewmask.core.files import read_json
 from fewmask.recipes import arms, propagation
 from fewmask.recipes.arms import UNET, class_numbers, place, train_unet
 from fewmask.recipes.embedding import unlabelled_slices
-from fewmask.recipes.pool import voter
-from fewmask.recipes.propagation import PROPAGATION, Atlas, propagation_arm
+from fewmask.recipes.propagation import PROPAGATION, Atlas, propagation_arm, voter
 from fewmask.recipes.stage import every_draw
 from fewmask.segmenter.fit import weights_sha256
 from fewmask.synthesis.registration import Demons, register, voted, warped
@@ -149,6 +148,10 @@ def test_the_arm_is_kept_and_other_settings_are_refused(few_shot, tmp_path, regi
     assert {(row.arm, row.shots) for row in rows} == {(PROPAGATION, 1)}
     told = read_json(stage.run.step(f"{place(PROPAGATION, 1, 0)}/scores").inputs_json)
     assert (told["targets"], told["propagation"]["warped"]) == (N, 0.3)
+    few, items = next(every_draw(stage))
+    unet = train_unet(stage, items, arm=UNET, shots=few.count, draw=few.draw)
+    begun = read_json(stage.run.step(place(PROPAGATION, 1, 0)).inputs_json)["start"]
+    assert begun == weights_sha256(unet.network)
     assert len(registered) == N
     assert arm("run")[1] == rows
     assert len(registered) == N  # nothing was done again

@@ -66,7 +66,7 @@ def test_other_words_are_refused(text, said):
         ("autoshot.reads=generator", "autoshot.reads", "needs a way to invert"),
         ("arms=[heads, gan]", "arms.1", "'gan'"),
         ("prepare.dims=3", "", "set prepare.dims=2"),
-        ("self_training.real=1", "self_training.real", "less than 1"),
+        ("propagation.real=1", "propagation.real", "less than 1"),
         ("head.sources=[generator]", "head.sources", "there is no setting"),
     ],
 )
@@ -100,8 +100,7 @@ def asked(*words: str) -> FewshotSettings:
     [
         (["arms=[unet, mean teacher]"], False, False),
         (["arms=[empty]"], False, False),
-        (["arms=[self-training]"], True, False),
-        (["arms=[self-training]", "self_training.generated=0"], False, False),
+        (["arms=[longer, mean teacher, propagation]"], False, False),
         (["arms=[auto-shot]"], True, False),
         (["arms=[heads]", "head.reads=[unet, image]"], False, False),
         (["arms=[heads]", "head.reads=[encoder]"], False, True),

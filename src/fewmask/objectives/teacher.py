@@ -29,13 +29,13 @@ class TeacherSettings:
     """How the student is taught where nobody judged. Raises `ConfigError` for a number out of range."""
 
     average: int = 1000
-    """Half-life in images of the teacher's weights; with a ramp at first at most a tenth of the images seen,
-    for a student that starts from nothing improves quickly then (Tarvainen & Valpola, section 3)."""
+    """Half-life in images of the teacher's weights; at first at most a tenth of the images seen, for a
+    student improves quickly then (Tarvainen & Valpola, section 3)."""
     weight: float = 1.0
     """Of the loss on unlabelled images, beside 1 for the labelled ones."""
     ramp: float = 0.3
     """Share of the training over which that weight rises as exp(-5 (1 - t)^2), t from 0 to 1 (Laine & Aila,
-    ICLR 2017); 0: it is there from the start."""
+    ICLR 2017)."""
     confidence: float = 0.0
     """Voxels whose most probable class has less than this probability teach nothing (FixMatch: 0.95)."""
     temperature: float = 1.0
@@ -43,22 +43,21 @@ class TeacherSettings:
 
     def __post_init__(self) -> None:
         """Check the ranges."""
-        fine = self.average >= 1 and self.weight >= 0 and 0 <= self.ramp <= 1
+        fine = self.average >= 1 and self.weight >= 0 and 0 < self.ramp <= 1
         if not (fine and 0 <= self.confidence <= 1 and self.temperature > 0):
             raise ConfigError(
                 "a setting of the teacher is out of range",
                 found=f"{self}",
-                expected="average >= 1, weight >= 0, ramp and confidence in [0, 1], temperature > 0",
+                expected="average >= 1, weight >= 0, ramp in (0, 1], confidence in [0, 1], temperature > 0",
             )
 
     def weight_at(self, share: float) -> float:
         """The weight of unlabelled images after `share` (0..1) of the training."""
-        t = min(share / self.ramp, 1.0) if self.ramp > 0 else 1.0
-        return self.weight * math.exp(-5 * (1 - t) ** 2)
+        return self.weight * math.exp(-5 * (1 - min(share / self.ramp, 1.0)) ** 2)
 
     def half_life(self, images_seen: int) -> float:
         """Half-life in images of the teacher's weights."""
-        return min(self.average, images_seen / 10) if self.ramp > 0 else self.average
+        return min(self.average, images_seen / 10)
 
 
 class MeanTeacherObjective:

@@ -33,12 +33,6 @@ def deviations(settings: FewshotSettings, generator: str | None) -> tuple[Deviat
             "one setting, so that arms differ in one thing",
         ): bool(settings.trained_readings) and _other_size(settings),
         Deviation(
-            "budget of self-training",
-            "one training",
-            "starts from the finished U-Net: twice the training images of the plain U-Net",
-            "its first labels are those of a U-Net that knows the masks",
-        ): "self-training" in settings.arms,
-        Deviation(
             "budget of propagation",
             "one training",
             "starts from the finished U-Net: twice the training images of the plain U-Net",

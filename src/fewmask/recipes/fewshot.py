@@ -3,10 +3,11 @@
 A StyleGAN (Karras et al. 2020, with adaptive augmentation) learns the unlabelled slices; the k labelled
 slices and their augmented copies are inverted into its latents; a small head learns from the generator's
 activations (RepurposeGAN, Tritrong et al. 2021); the head labels generated slices and a U-Net learns from
-them and the k real ones (auto-shot). Self-training: the U-Net of the k masks goes on as its own teacher, on
-unlabelled and on generated slices. Beside them stand heads on other features (a self-supervised encoder, the
-U-Net), a mean teacher (Tarvainen & Valpola 2017), the plain U-Net on the same k masks, the U-Net on all masks
-and the empty mask. All are scored on the same patients.
+them and the k real ones (auto-shot). Propagation: labelled slices are registered with unlabelled ones, and
+the U-Net of the k masks goes on with their warps and with what it and the registered masks agree on. Beside
+them stand heads on other features (a self-supervised encoder, the U-Net), a mean teacher (Tarvainen & Valpola
+2017), the plain U-Net on the same k masks, also trained twice as long, the U-Net on all masks and the empty
+mask. All are scored on the same patients.
 
     fewmask run fewshot --preset chest-xray-64 --cohort MY_FILMS --out runs/films
 
@@ -15,10 +16,6 @@ Times and scores on real scans: docs/results/.
 
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import cache
-
-import numpy as np
-from numpy.typing import NDArray
 
 from fewmask.metrics.score import Row
 from fewmask.recipes.arms import UNET, unet_arm
@@ -31,24 +28,13 @@ from fewmask.recipes.generator import learn_generator
 from fewmask.recipes.heads import Heads, head_arm, key_of, support_checks
 from fewmask.recipes.outcome import Outcome, marked
 from fewmask.recipes.plan import Work, embedding_work, gan_work, head_works, inversion_works, unet_work
-from fewmask.recipes.pool import (
-    AUTOSHOT,
-    LONGER,
-    SELF,
-    TEACHER,
-    autoshot_arm,
-    longer_arm,
-    pool_of,
-    self_training_arm,
-    teacher_arm,
-)
+from fewmask.recipes.pool import AUTOSHOT, LONGER, TEACHER, autoshot_arm, longer_arm, pool_of, teacher_arm
 from fewmask.recipes.propagation import PROPAGATION, Atlas, propagation_arm, registration_work
 from fewmask.recipes.reading import Reading
 from fewmask.recipes.stage import Stage, every_draw
 from fewmask.recipes.support import checked_support, key_of_supported, support_arms
 from fewmask.report.content import EMPTY_ARM, Arm, Check
 from fewmask.synthesis.generator import Slices
-from fewmask.synthesis.quality import draw_images
 from fewmask.synthesis.registration import Demons
 
 QUESTION = "From few masks and many unlabelled slices: what beats a U-Net on the same masks?"
@@ -82,12 +68,6 @@ _ARMS = {
         "ours",
         "the plain U-Net goes on: it also learns the labelled slices in other patients' shapes and "
         "unlabelled slices that it and registered masks have labelled",
-    ),
-    "self-training": Arm(
-        SELF,
-        "self-trained U-Net",
-        "ours",
-        "the plain U-Net goes on: it also learns the unlabelled slices as its own average labels them",
     ),
 }
 
@@ -156,7 +136,6 @@ def run(stage: Stage, settings: FewshotSettings) -> Outcome:
         support = checked_support(heads, settings)
         rows += support_arms(heads, support)
         drawn = {row.arm: int(marked(support.masks).any(axis=(1, 2)).sum()) for row in rows if row.shots}
-    drawn_once = cache(lambda: generated(heads))
     for few, items in every_draw(stage):
         rows += [row for reading in settings.readings for row in head_arm(heads, reading, few, items)]
         if "auto-shot" in settings.arms:
@@ -166,8 +145,6 @@ def run(stage: Stage, settings: FewshotSettings) -> Outcome:
             rows += longer_arm(stage, few, items)
         if "mean teacher" in settings.arms:
             rows += teacher_arm(stage, settings, pool, few, items)
-        if "self-training" in settings.arms:
-            rows += self_training_arm(heads, pool, drawn_once, few, items)
         if "propagation" in settings.arms:
             rows += propagation_arm(stage, settings, atlas, few, items)
     if settings.shots.full:
@@ -179,21 +156,9 @@ def run(stage: Stage, settings: FewshotSettings) -> Outcome:
     )
 
 
-def generated(heads: Heads) -> NDArray[np.float32]:
-    """Generated slices (N, C, R, R) for self-training to label."""
-    settings = heads.settings
-    return draw_images(
-        heads.gan.generator, settings.self_training.generated, seed=settings.seed, labels=None
-    ).astype(np.float32)
-
-
 def learned_from(settings: FewshotSettings, unlabelled: int, pool: int, targets: int) -> dict[str, int]:
     """By arm, how many unlabelled slices it has seen."""
-    pools = {
-        TEACHER: pool,
-        SELF: unlabelled if settings.self_training.generated else pool,
-        PROPAGATION: targets,
-    }
+    pools = {TEACHER: pool, PROPAGATION: targets}
     blind = {key_of(one) for one in settings.readings if set(one.sources) <= {"unet", "image"}}
     blind |= {UNET, LONGER, EMPTY_ARM.key}
     return {arm.key: pools.get(arm.key, unlabelled) for arm in arms(settings) if arm.key not in blind}

@@ -80,9 +80,6 @@ class AutoshotSettings(Settings):
         Literal["none", "entropy"], Field(description="entropy: pixels count as much as the head is sure")
     ] = "entropy"
     real: Annotated[float, Field(ge=0, lt=1, description="share of real labelled slices in each batch")] = 0.5
-    vote: Annotated[
-        bool, Field(description="the plain U-Net of the same masks votes beside the head on every sample")
-    ] = False
 
 
 class TeacherArmSettings(Settings):
@@ -94,17 +91,6 @@ class TeacherArmSettings(Settings):
     confidence: Annotated[
         float, Field(ge=0, le=1, description="pixels of which the teacher is less sure teach nothing")
     ] = 0.0
-
-
-class SelfTrainingSettings(Settings):
-    """The U-Net goes on as its own teacher, on unlabelled and generated slices."""
-
-    real: Annotated[float, Field(gt=0, lt=1, description="share of real labelled slices in each batch")] = 0.5
-    average: Annotated[int, Field(ge=1, description="half-life of the teacher's weights, in images")] = 300
-    generated: Annotated[
-        int,
-        Field(ge=0, description="generated slices in the pool, half of what is unlabelled; 0: no generator"),
-    ] = 1_000
 
 
 class PropagationSettings(Settings):
@@ -138,9 +124,7 @@ class PropagationSettings(Settings):
         return self
 
 
-FewshotArm = Literal[
-    "empty", "unet", "longer", "mean teacher", "heads", "auto-shot", "self-training", "propagation"
-]
+FewshotArm = Literal["empty", "unet", "longer", "mean teacher", "heads", "auto-shot", "propagation"]
 """Groups of arms that `fewshot` can train; "heads" are those of head.reads."""
 
 
@@ -149,14 +133,13 @@ class FewshotSettings(CommonSettings):
 
     arms: Annotated[
         tuple[FewshotArm, ...], Field(description="what to train and compare; unet is always there")
-    ] = ("empty", "unet", "longer", "mean teacher", "heads", "auto-shot", "self-training", "propagation")
-    pool: Annotated[int, Field(ge=1, description="unlabelled slices that teachers label, at most")] = 5_000
+    ] = ("empty", "unet", "longer", "mean teacher", "heads", "auto-shot", "propagation")
+    pool: Annotated[int, Field(ge=1, description="unlabelled slices that a teacher labels, at most")] = 5_000
     gan: GANSettings = GANSettings()
     inversion: InversionSettings = InversionSettings()
     head: HeadSettings = HeadSettings()
     autoshot: AutoshotSettings = AutoshotSettings()
     teacher: TeacherArmSettings = TeacherArmSettings()
-    self_training: SelfTrainingSettings = SelfTrainingSettings()
     propagation: PropagationSettings = PropagationSettings()
 
     @property
@@ -172,9 +155,8 @@ class FewshotSettings(CommonSettings):
 
     @property
     def needs_generator(self) -> bool:
-        """Whether any arm reads the generator or its discriminator."""
-        read = any({"generator", "discriminator"} & set(one.sources) for one in self.trained_readings)
-        return read or ("self-training" in self.arms and self.self_training.generated > 0)
+        """Whether any head reads the generator or its discriminator."""
+        return any({"generator", "discriminator"} & set(one.sources) for one in self.trained_readings)
 
     @property
     def needs_encoder(self) -> bool:

@@ -122,7 +122,7 @@ class Heads:
     @property
     def gan(self) -> TrainedGenerator:
         """The generator and its discriminator."""
-        assert self._gan is not None, "the recipe learns one where a head or an arm needs it"
+        assert self._gan is not None, "the recipe learns one where a head needs it"
         return self._gan
 
     def generator_key(self) -> dict[str, Any]:

@@ -6,17 +6,20 @@ from functools import partial
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from fewmask.core.seed import stream
 from fewmask.data.batches import ArraySource
 from fewmask.data.slices import SliceRef
 from fewmask.data.softmasks import soft_targets
 from fewmask.metrics.score import Row
-from fewmask.recipes.arms import UNET, Mixed, class_numbers, train_unet, unet_arm
+from fewmask.recipes.arms import UNET, Mixed, class_numbers, class_weights, train_unet, unet_arm
 from fewmask.recipes.fewshot_settings import FewshotSettings
 from fewmask.recipes.plan import Work
-from fewmask.recipes.pool import Slices, voter
+from fewmask.recipes.pool import Slices
 from fewmask.recipes.stage import Few, Labelled, Stage
+from fewmask.segmenter.windows import slide
+from fewmask.synthesis.pixelhead import Labeller, without_class_weights
 from fewmask.synthesis.registration import Demons, agreed, register, voted, warped
 
 PROPAGATION = "propagation"
@@ -77,6 +80,18 @@ def propagation_arm(
         start=lambda: train_unet(stage, items, arm=UNET, shots=few.count, draw=few.draw),
         made_from=told,
     )
+
+
+def voter(stage: Stage, few: Few, items: Labelled) -> Labeller:
+    """The plain U-Net of the same masks, as it votes on unlabelled slices."""
+    unet = train_unet(stage, items, arm=UNET, shots=few.count, draw=few.draw).to("cpu")
+    weights = class_weights(stage, items) if stage.settings.unet.class_weights else ()
+
+    def label(image: Tensor, ws: Tensor | None) -> Tensor:
+        soft = slide(unet.network, image, unet.design.patch, classes=len(unet.design.labels))
+        return without_class_weights(soft, weights)
+
+    return label
 
 
 def registration_work(settings: FewshotSettings) -> Work:

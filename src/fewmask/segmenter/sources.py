@@ -99,7 +99,8 @@ def _refuse_classes(masks: MaskArray, labels: Sequence[int]) -> None:
 def with_unlabelled(
     images: NDArray[np.floating],
     masks: MaskArray,
-    *pools: NDArray[np.floating],
+    pool: NDArray[np.floating],
+    *,
     labelled_share: float = 0.5,
 ) -> tuple[ArraySource, list[float]]:
     """Labelled and unlabelled images as one training set, for a mean teacher.
@@ -107,15 +108,15 @@ def with_unlabelled(
     Args:
         images: (k, C, *S) in [-1, 1].
         masks: (k, *S) uint8, or soft (k, K, *S).
-        pools: each (N, C, *S) in [-1, 1]; nobody judged any of their voxels.
-        labelled_share: how much of what a training sees is labelled, in (0, 1); the pools share the rest.
+        pool: (N, C, *S) in [-1, 1]; nobody judged any of its voxels.
+        labelled_share: how much of what a training sees is labelled, in (0, 1).
 
     Returns:
         The source, and how often each image is drawn: `data` and `weights` of `fit_segmenter`.
 
     Raises:
         ConfigError: the share is out of range.
-        ShapeError: images and masks do not fit, or one of the parts is empty.
+        ShapeError: images and pool do not fit, or one of them is empty.
     """
     if not 0 < labelled_share < 1:
         raise ConfigError(
@@ -123,18 +124,15 @@ def with_unlabelled(
             found=f"{labelled_share}",
             where="teacher",
         )
-    sizes = {part.shape[1:] for part in (images, *pools)}
-    if not pools or len(sizes) > 1 or not all(len(part) for part in (images, *pools)):
+    if images.shape[1:] != pool.shape[1:] or not len(images) or not len(pool):
         raise ShapeError(
             "a teacher needs labelled and unlabelled images of one size",
-            found=" and ".join(str(part.shape) for part in (images, *pools)),
+            found=f"{images.shape} and {pool.shape}",
         )
     unjudged = 0 if is_soft(masks) else IGNORE
-    none = np.full((sum(map(len, pools)), *masks.shape[1:]), unjudged, dtype=masks.dtype)
-    source = ArraySource(np.concatenate([images, *pools]), np.concatenate([masks, none]))
-    weights = [labelled_share / len(images)] * len(images)
-    for pool in pools:
-        weights += [(1 - labelled_share) / len(pools) / len(pool)] * len(pool)
+    none = np.full((len(pool), *masks.shape[1:]), unjudged, dtype=masks.dtype)
+    source = ArraySource(np.concatenate([images, pool]), np.concatenate([masks, none]))
+    weights = [labelled_share / len(images)] * len(images) + [(1 - labelled_share) / len(pool)] * len(pool)
     return source, weights
 
 

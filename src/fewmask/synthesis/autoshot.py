@@ -1,9 +1,7 @@
 """Auto-shot segmentation: the head labels generated images, and a U-Net learns from them.
 
 Tritrong et al. 2021, section 3.4. At test time the U-Net needs no inversion. The labels are soft; a pixel can
-count as much as the head is sure of it, and the images it is least sure of can be left out. Other networks
-may vote beside the head (`others`): a head on other features and a U-Net on the same masks err elsewhere, and
-their mean errs least.
+count as much as the head is sure of it, and the images it is least sure of can be left out.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -21,24 +19,18 @@ from fewmask.data.softmasks import MaskArray, is_soft, soft_targets
 from fewmask.networks.generator import ImageGenerator
 from fewmask.networks.pixelhead import PixelHead
 from fewmask.synthesis.features import FeatureStack
-from fewmask.synthesis.pixelhead import (
-    Labeller,
-    disagreement,
-    entropy,
-    member_probabilities,
-    without_class_weights,
-)
+from fewmask.synthesis.pixelhead import disagreement, entropy, member_probabilities, without_class_weights
 
 Float = NDArray[np.float32]
 
 
 @dataclass(frozen=True, eq=False)
 class LabelledSamples:
-    """Generated images that networks labelled.
+    """Generated images that heads labelled.
 
     images (N, C, H, W) float32 in [-1, 1]; probabilities (N, K, H, W) float16, the soft labels; uncertain
-    (N,) float32 in [0, 1], how unsure the networks are of each image: the mean over its pixels of the
-    disagreement of all who vote (`pixelhead.disagreement`), or of the entropy where a single one does.
+    (N,) float32 in [0, 1], how unsure the heads are of each image: the mean over its pixels of the
+    disagreement of their members (`pixelhead.disagreement`), or of the entropy where there is only one.
     """
 
     images: Float
@@ -62,7 +54,6 @@ def sample_labelled(
     count: int,
     *,
     seed: int,
-    others: Sequence[Labeller] = (),
     class_weights: Sequence[float] = (),
     truncation: float = 1.0,
     batch_size: int = 16,
@@ -76,7 +67,6 @@ def sample_labelled(
         stack: the features the heads read; the generator's come from the true latents of each image.
         count: images in total.
         seed: sample n is fixed by (seed, n), whatever the batch size.
-        others: networks that vote beside the heads, each with the weight of all heads together.
         class_weights: those that the heads were trained with, (K,): the minimiser of the weighted
             cross-entropy is q_k ~ w_k p_k, so that every head's q is turned into p_k ~ q_k / w_k before it
             votes (`pixelhead.without_class_weights`). Empty: none.
@@ -99,10 +89,11 @@ def sample_labelled(
             ws = generator.mapping(z, truncation=truncation)
             image = generator.synthesis(ws, noise="constant").clamp(-1, 1)
             each = without_class_weights(member_probabilities(heads, stack, image, ws), class_weights)
-            soft, uncertain = _together(each, [other(image, ws) for other in others])
+            soft = each.mean(dim=0)
+            unsure = disagreement(each) if len(each) > 1 else entropy(soft)
         if on_progress is not None:
             on_progress(numbers.stop, count)
-        yield LabelledSamples(image.numpy(), soft.numpy().astype(np.float16), uncertain.numpy())
+        yield LabelledSamples(image.numpy(), soft.numpy().astype(np.float16), unsure.mean(dim=(1, 2)).numpy())
 
 
 def collect(batches: Iterator[LabelledSamples]) -> LabelledSamples:
@@ -176,18 +167,6 @@ def mix_with_real(
     )
     drawn: MaskArray = soft_targets(masks, labels.shape[1]) if is_soft(labels) else masks
     return np.concatenate([samples.images, images]), np.concatenate([labels, drawn]), weights
-
-
-def _together(each: Tensor, others: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-    """What the heads' members (M, B, K, H, W) and the others (B, K, H, W) say, and how unsure they are, (B,).
-
-    Every other network counts as much as all members together.
-    """
-    voters = torch.cat([each, *(other[None] for other in others)])
-    shares = torch.tensor([1 / len(each)] * len(each) + [1.0] * len(others)) / (1 + len(others))
-    soft = torch.tensordot(shares, voters, dims=1)
-    unsure = disagreement(voters, shares) if len(voters) > 1 else entropy(soft)
-    return soft, unsure.mean(dim=(1, 2))
 
 
 def _draw(number: int, generator: ImageGenerator, seed: int) -> Tensor:

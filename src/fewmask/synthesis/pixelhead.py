@@ -264,18 +264,13 @@ def entropy(probabilities: Tensor) -> Tensor:
     return found / math.log(max(probabilities.shape[-3], 2))
 
 
-def disagreement(each: Tensor, shares: Tensor | None = None) -> Tensor:
+def disagreement(each: Tensor) -> Tensor:
     """Jensen-Shannon divergence (B, H, W) of the members' probabilities (M, B, K, H, W), in units of log K.
 
     JS = H(mean p) - mean H(p) with H the entropy (Zhang et al. 2021, "DatasetGAN", section 3.2): 0 where all
-    members say the same, however unsure they are; at most 1. `shares` (M,), which add up to 1, say how much
-    each member counts in both means; None: all equally.
+    members say the same, however unsure they are; at most 1.
     """
-    if shares is None:
-        shares = each.new_full((len(each),), 1 / len(each))
-    together = entropy(torch.tensordot(shares, each, dims=1))
-    alone: Tensor = torch.tensordot(shares, entropy(each), dims=1)
-    return (together - alone).clamp_min(0)
+    return (entropy(each.mean(dim=0)) - entropy(each).mean(dim=0)).clamp_min(0)
 
 
 def inverse_root_frequency(masks: MaskArray, classes: int) -> tuple[float, ...]:
