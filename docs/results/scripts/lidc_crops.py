@@ -1,6 +1,6 @@
 """One crop of each nodule slice, placed at random, with one reference mask out of its readers.
 
-python docs/results/scripts/lidc_crops.py lidc-nodules-4-readers OUT [--size 96] [--seed 0]
+python docs/results/scripts/lidc_crops.py lidc-nodules-4-readers OUT [--size 64] [--seed 0]
 
 In the source the nodule lies in the middle of every picture. Here the crop holds the whole reference, at a
 place drawn uniformly from all that do. The reference: more than half of the readers who marked a structure;
@@ -111,7 +111,7 @@ def main() -> None:
     words = argparse.ArgumentParser()
     words.add_argument("data", type=Path)
     words.add_argument("out", type=Path)
-    words.add_argument("--size", type=int, default=96, help="side of the crops, in pixels")
+    words.add_argument("--size", type=int, default=64, help="side of the crops, in pixels")
     words.add_argument("--seed", type=int, default=0)
     given = words.parse_args()
     every = list(slices(read_cohort(given.data)))

@@ -47,7 +47,7 @@ _ARMS = {
     "longer": Arm(
         LONGER,
         "U-Net, trained twice as long",
-        "control",
+        "baseline",
         "the plain U-Net goes on for as many images again, on the labelled slices alone",
     ),
     "mean teacher": Arm(
