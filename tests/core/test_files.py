@@ -4,6 +4,7 @@ import errno
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -71,3 +72,31 @@ def test_a_folder_is_held_by_one_process(tmp_path: Path) -> None:
         refused = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert "another process is at work" in refused.stderr
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_line_is_added_after_ending_one_that_was_cut_short(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "lines.txt"
+    files.append_line(path, "one")
+    files.append_line(path, "zwei ä")
+    with path.open("a") as stream:
+        stream.write("thr")
+    files.append_line(path, "four")
+    assert path.read_text() == "one\nzwei ä\nthr\nfour\n"
+    with pytest.raises(RunError, match="new"):
+        files.append_line(tmp_path / "new", "a folder")
+
+
+def test_who_waits_gets_the_lock_when_it_is_free(tmp_path: Path) -> None:
+    lock, order = tmp_path / ".lock", []
+
+    def second() -> None:
+        with files.held(lock, wait=True):
+            order.append("second")
+
+    with files.held(lock):
+        thread = threading.Thread(target=second)
+        thread.start()
+        thread.join(0.2)
+        order.append("first")
+    thread.join(10)
+    assert order == ["first", "second"]

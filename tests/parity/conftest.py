@@ -28,6 +28,7 @@ KINDS = {
     "augmentation": r"meta/Hz_geom",
     "mask_discriminator": r"sd/scale0_layer1\.0\.0\.weight_u",
     "mask_losses": r"out/softmax_tau[\d.]+",
+    "ensemble": r"out/uncertainty_top10pct",
 }
 
 

@@ -66,11 +66,32 @@ def write_json(path: Path, value: Any) -> Path:
     return write_text(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
 
 
+def append_line(path: Path, text: str) -> Path:
+    """Add a line to a file and flush it to the disk; a line that a crash cut short is ended first.
+
+    Whoever reads the file passes over lines that are cut short. `RunError` when it cannot be written.
+    """
+    make_folder(path.parent)
+    line = text.encode() + b"\n"
+    try:
+        with path.open("a+b") as stream:
+            if stream.seek(0, os.SEEK_END) > 0:
+                stream.seek(-1, os.SEEK_END)
+                line = line if stream.read(1) == b"\n" else b"\n" + line
+            stream.write(line)
+            stream.flush()
+            os.fsync(stream.fileno())
+    except OSError as error:
+        raise write_error(path, error) from error
+    return path
+
+
 @contextmanager
-def held(lock: Path) -> Iterator[None]:
+def held(lock: Path, *, wait: bool = False) -> Iterator[None]:
     """Keep other processes of this machine out while the block runs; the system frees it if we die.
 
-    Raises `RunError` when another process holds it: two trainings in one folder would spoil each other.
+    Where another process holds it, `wait` for it, or raise `RunError`: two trainings in one folder would
+    spoil each other.
     """
     make_folder(lock.parent)
     try:
@@ -79,7 +100,7 @@ def held(lock: Path) -> Iterator[None]:
         raise write_error(lock, error) from error
     with stream:
         try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(stream, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise RunError(
                 "another process is at work in this folder",

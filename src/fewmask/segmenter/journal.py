@@ -1,13 +1,12 @@
 """What happened to each scan of a folder, one JSON line at a time, so that the same command goes on."""
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Literal
 
-from fewmask.core.files import make_folder, write_error
+from fewmask.core.files import append_line
 
 
 @dataclass(frozen=True)
@@ -34,18 +33,7 @@ class Entry:
 
 def append(path: Path, entry: Entry) -> None:
     """Add a line and flush it to the disk; `RunError` when that is not possible."""
-    make_folder(path.parent)
-    line = (json.dumps(asdict(entry), ensure_ascii=False) + "\n").encode()
-    try:
-        with path.open("a+b") as stream:
-            if stream.seek(0, os.SEEK_END) > 0:
-                stream.seek(-1, os.SEEK_END)
-                line = line if stream.read(1) == b"\n" else b"\n" + line  # a crash cut the last one short
-            stream.write(line)
-            stream.flush()
-            os.fsync(stream.fileno())
-    except OSError as error:
-        raise write_error(path, error) from error
+    append_line(path, json.dumps(asdict(entry), ensure_ascii=False))
 
 
 def read(path: Path) -> dict[str, Entry]:

@@ -29,17 +29,16 @@ from safetensors.numpy import load_file, save_file
 from fewmask.core.errors import ConfigError, DataError
 from fewmask.core.files import make_folder, write_atomic, write_json, write_text
 from fewmask.core.seed import integer
-from fewmask.core.volume import Volume
 from fewmask.data.check_geometry import judge
 from fewmask.data.cohort import Case, Cohort, read_case_mask, read_cohort, read_images
 from fewmask.data.cohort_classes import CLASSES_JSON, valid_classes
 from fewmask.data.coverage import medoids
-from fewmask.data.io import write_volume
 from fewmask.data.orientation import nearest_turn
 from fewmask.data.overlay import enlarge, grey_picture, montage, png_bytes
 from fewmask.networks.generator import ImageGenerator
+from fewmask.synthesis.stored import SUFFIX, grey_levels, write_plane
+from fewmask.synthesis.stored import ImageFormat as ImageFormat
 
-ImageFormat = Literal["png", "nifti"]
 Choose = Literal["random", "coverage"]
 Float = NDArray[np.float32]
 
@@ -51,11 +50,6 @@ POOL = 32
 MOST = 1000
 """At most so many samples: somebody has to draw on them."""
 
-_LEVELS: Mapping[str, int] = {"png": 255, "nifti": 4095}
-"""Grey levels that [-1, 1] becomes: every program shows 8-bit pictures, and scans of 12 bit."""
-_SUFFIX: Mapping[str, str] = {"png": ".png", "nifti": ".nii.gz"}
-_PLACE = {"png": np.eye(4), "nifti": np.diag([-1.0, -1.0, 1.0, 1.0])}
-"""Pictures lie nowhere; a NIfTI lies as an axial slice does, so that viewers show it upright."""
 _SHOWN = 192
 
 
@@ -135,7 +129,7 @@ def export_support(
     make_folder(folder / "masks")
     if declared is not None:
         write_json(folder / CLASSES_JSON, declared)
-    write_text(folder / "README.txt", _how_to(names, _SUFFIX[image_format], images.shape, declared))
+    write_text(folder / "README.txt", _how_to(names, SUFFIX[image_format], images.shape, declared))
     told = {"format": FORMAT, "made_from": made_from, "names": list(names), "sha256": _sha256(path)}
     write_json(folder / SUPPORT_JSON, told)
     return names
@@ -165,11 +159,11 @@ def read_support(folder: Path, classes: Mapping[str, int] | None = None) -> Supp
             expected="only the images that were written" if strange else "at least one mask",
             mend="Take them out." if strange else f"Draw on {names[0]} first; README.txt tells how.",
         )
-    levels = _LEVELS[record["made_from"]["image_format"]]
+    image_format: ImageFormat = record["made_from"]["image_format"]
     rows, masks = [], []
     for case in sorted(cohort.labelled, key=lambda one: one.name):
         row = names.index(case.name)
-        masks.append(_mask(case, cohort, arrays["images"][row], levels))
+        masks.append(_mask(case, cohort, arrays["images"][row], image_format))
         rows.append(row)
     labelled = tuple(names[row] for row in rows)
     return Support(
@@ -202,19 +196,13 @@ def _samples(
     )
 
 
-def _stored(plane: NDArray[np.floating], levels: int) -> NDArray[np.uint16]:
-    """[-1, 1] as whole grey levels from 0."""
-    return np.rint((plane + 1) / 2 * levels).astype(np.uint8 if levels < 256 else np.uint16)
-
-
 def _write_images(folder: Path, name: str, image: Float, image_format: ImageFormat) -> None:
     """The first channel where a person draws; all of them beside, if there are several."""
     planes = {folder / "images" / name: image[0]}
     if len(image) > 1:
         planes |= {folder / "channels" / f"{name}_{n}": plane for n, plane in enumerate(image)}
     for path, plane in planes.items():
-        voxels = _stored(plane, _LEVELS[image_format])[np.newaxis]
-        write_volume(path.with_name(path.name + _SUFFIX[image_format]), Volume(voxels, _PLACE[image_format]))
+        write_plane(path, plane, image_format)
 
 
 def _write_overview(path: Path, names: Sequence[str], images: Float) -> None:
@@ -226,10 +214,10 @@ def _write_overview(path: Path, names: Sequence[str], images: Float) -> None:
     write_atomic(path, lambda temporary: temporary.write_bytes(png_bytes(sheet)))
 
 
-def _mask(case: Case, cohort: Cohort, image: Float, levels: int) -> NDArray[np.uint8]:
+def _mask(case: Case, cohort: Cohort, image: Float, image_format: ImageFormat) -> NDArray[np.uint8]:
     """The mask (H, W) of a sample, if it lies on its picture and the picture is what was written."""
     picture = next(iter(read_images(case).values()))
-    expected = _stored(image[0], levels)
+    expected = grey_levels(image[0], image_format)
     if picture.shape != (1, *expected.shape) or np.abs(picture.voxels[0] - expected.astype(float)).max() > 1:
         raise DataError(
             "an image is not the one that was written: its latents do not belong to it",

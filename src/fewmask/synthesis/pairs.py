@@ -1,0 +1,145 @@
+"""A generator and an ensemble of heads as a source of labelled images: pair n is fixed by (seed, n).
+
+DatasetGAN (Zhang et al. 2021): the ensemble labels what the generator draws. The mask is the vote of its
+members, their disagreement says how far the pair may be trusted, and their mean is kept as a soft label.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from fewmask.core.errors import ConfigError
+from fewmask.core.seed import integer
+from fewmask.networks.generator import ImageGenerator
+from fewmask.networks.pixelhead import PixelHead
+from fewmask.synthesis.features import FeatureStack
+from fewmask.synthesis.pixelhead import disagreement, entropy, member_probabilities, without_class_weights
+
+Float = NDArray[np.float32]
+
+WORST_SHARE = 0.1
+"""An image is as uncertain as the mean over this share of its pixels, the most uncertain ones."""
+
+
+@dataclass(frozen=True, eq=False)
+class Pair:
+    """One generated image with its labels.
+
+    number: its place in the factory; image (C, H, W) float32 in [-1, 1]; mask (H, W) uint8 class numbers,
+    0 background; soft (K, H, W) float16, what each class is given, adding up to 1; uncertain (H, W) float32
+    in [0, 1]; score: `image_score` of it, in [0, 1].
+    """
+
+    number: int
+    image: Float
+    mask: NDArray[np.uint8]
+    soft: NDArray[np.float16]
+    uncertain: Float
+    score: float
+
+
+@dataclass(frozen=True, eq=False)
+class PairMaker:
+    """Draws pair n, whatever was drawn before it.
+
+    Every pair is computed by itself: the sums inside a convolution depend on the size of a batch, in the last
+    digits, and so would the bytes of the pairs. The members of the ensemble are one batched computation.
+    The same bytes are promised for the same machine, library and number of threads.
+
+    generator: in evaluation mode; heads: one or more on `stack`, all their members vote; seed: names the
+    latents; truncation: psi of the latents, 0.7 as in the paper; truncated_layers: only the first so many
+    styles are pulled, None for all; class_weights: those the heads were trained with, see
+    `pixelhead.without_class_weights`; labels (M, classes): for a generator with classes, each pair gets one
+    of these rows.
+
+    Raises `ConfigError` on a truncation outside [0, 1], no head, or labels that do not fit the generator.
+    """
+
+    generator: ImageGenerator
+    heads: Sequence[PixelHead]
+    stack: FeatureStack
+    seed: int
+    truncation: float = 0.7
+    truncated_layers: int | None = None
+    class_weights: Sequence[float] = ()
+    labels: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse settings that cannot draw a pair."""
+        if not 0 <= self.truncation <= 1 or not self.heads:
+            raise ConfigError(
+                "pairs cannot be drawn so",
+                found=f"truncation {self.truncation:g}, {len(self.heads)} heads",
+                expected="truncation 0 to 1, and at least one head",
+            )
+        rows = 0 if self.labels is None else int(self.labels.shape[1])
+        if rows != self.generator.classes:
+            raise ConfigError(
+                "the labels to draw from do not fit the generator",
+                found=f"{rows} numbers a row",
+                expected=f"{self.generator.classes}",
+            )
+
+    def __call__(self, number: int) -> Pair:
+        """Pair `number`, at least 0."""
+        device = next(self.generator.parameters()).device
+        with torch.no_grad():
+            ws = self.generator.mapping(
+                self._latent(number).to(device),
+                self._label(number, device),
+                self.truncation,
+                truncated_layers=self.truncated_layers,
+            )
+            image = self.generator.synthesis(ws, noise="constant").float().clamp(-1, 1)
+            each = member_probabilities(self.heads, self.stack, image, ws)
+            each = without_class_weights(each, self.class_weights)
+            unsure = uncertainty(each)
+        return Pair(
+            number,
+            image[0].cpu().numpy(),
+            vote(each)[0].cpu().numpy().astype(np.uint8),
+            each.mean(dim=0)[0].cpu().numpy().astype(np.float16),
+            unsure[0].cpu().numpy(),
+            float(image_score(unsure)[0]),
+        )
+
+    def _latent(self, number: int) -> Tensor:
+        chance = torch.Generator().manual_seed(integer(self.seed, "pairs", number))
+        return torch.randn(1, self.generator.z_dim, generator=chance)
+
+    def _label(self, number: int, device: torch.device) -> Tensor | None:
+        if self.labels is None:
+            return None
+        row = integer(self.seed, "pairs", "label", number) % len(self.labels)
+        return self.labels[row : row + 1].to(device)
+
+
+def vote(each: Tensor) -> Tensor:
+    """The class (B, H, W) that most members give, from their probabilities (M, B, K, H, W).
+
+    Of classes with as many votes the one with the larger mean probability wins; if that is the same too, the
+    smaller class number.
+    """
+    classes = each.shape[2]
+    chosen = each.argmax(dim=2)
+    votes = torch.stack([(chosen == number).sum(dim=0) for number in range(classes)], dim=1)
+    mean = each.mean(dim=0)
+    return mean.masked_fill(votes < votes.amax(dim=1, keepdim=True), -1).argmax(dim=1)
+
+
+def uncertainty(each: Tensor) -> Tensor:
+    """How unsure the members (M, B, K, H, W) are of each pixel: (B, H, W) in [0, 1].
+
+    Their Jensen-Shannon divergence (`pixelhead.disagreement`); the entropy where there is a single member.
+    """
+    return disagreement(each) if len(each) > 1 else entropy(each[0])
+
+
+def image_score(uncertain: Tensor) -> Tensor:
+    """How uncertain each image is, (B,): the mean over its most uncertain tenth of pixels, from (B, H, W)."""
+    flat = uncertain.flatten(1)
+    return flat.topk(max(1, int(WORST_SHARE * flat.shape[1])), dim=1).values.mean(dim=1)
