@@ -20,6 +20,7 @@ from fewmask.core.seed import integer, stream
 from fewmask.data.batches import ArraySource, Stream
 from fewmask.metrics.fidelity import nearest, nearest_other, overlap, spread, texture
 from fewmask.metrics.frechet import Whitening, frechet, kernel, whitening
+from fewmask.metrics.memorisation import too_near
 from fewmask.networks.embedding import ImageEncoder
 from fewmask.networks.generator import ImageGenerator
 from fewmask.objectives.embedding import EmbeddingObjective, Expander
@@ -35,6 +36,10 @@ DRAWS = 4
 
 DIRECTIONS, TEXTURES = 24, 8
 """Coordinates kept of the embedding and of the texture; fewer when there are few images."""
+
+TOO_NEAR = 0.5
+"""Copies are nearer than this part of what 19 of 20 unseen real images keep: these plain distances allow for
+no shift or brightness, and false alarms must not end a training. `metrics.memorisation` looks closer."""
 
 Vectors = NDArray[np.float64]
 
@@ -232,7 +237,7 @@ class Judge:
             return _choice(self.vectors, count, chance), _choice(made, count, chance)
 
         near, near_pixels = nearest(made, self.vectors), nearest(pixels, self.pixels)
-        copied = (near < _too_near(self.new)) | (near_pixels < _too_near(self.new_pixels))
+        copied = (near < too_near(self.new, TOO_NEAR)) | (near_pixels < too_near(self.new_pixels, TOO_NEAR))
         return _mean_quality(
             choose,
             seed,
@@ -250,7 +255,7 @@ class Judge:
             both = _choice(pool, 2 * count, chance)
             return both[:count], both[count:]
 
-        copied = (self.new < _too_near(self.new)).mean()
+        copied = (self.new < too_near(self.new, TOO_NEAR)).mean()
         return _mean_quality(choose, seed, copying=1.0, copying_pixels=1.0, copies=float(copied))
 
 
@@ -328,11 +333,6 @@ def _mean_quality(
         copying_pixels=copying_pixels,
         copies=copies,
     )
-
-
-def _too_near(new: Vectors) -> float:
-    """Half of the distance to the nearest training image that 19 of 20 unseen real images keep."""
-    return float(np.quantile(new, 0.05)) / 2
 
 
 def _choice(values: Vectors, count: int, chance: np.random.Generator) -> Vectors:
