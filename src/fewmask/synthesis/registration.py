@@ -16,6 +16,8 @@ import numpy as np
 import SimpleITK as sitk  # noqa: N813
 import torch
 from numpy.typing import NDArray
+from scipy.ndimage import gaussian_filter
+from scipy.stats import rankdata
 from torch import Tensor
 from torch.nn import functional
 
@@ -30,6 +32,9 @@ LEAST_AREA, MOST_AREA = 0.25, 4.0
 
 AFFINE_STEPS = 60
 """At most so many steps at half and at full size."""
+
+GREYS = 255
+"""Levels by which grey values are told apart."""
 
 AT_ONCE = 16
 """So many slices are warped at a time, for the memory it takes."""
@@ -167,7 +172,7 @@ def _gray(image: Float, side: int) -> sitk.Image:
     if longest > side:
         small = [max(1, round(n * side / longest)) for n in mean.shape[1:]]
         mean = functional.interpolate(mean[None], small, mode="area")[0]
-    return sitk.GetImageFromArray(mean[0].numpy())
+    return sitk.GetImageFromArray(evened(mean[0].numpy()))
 
 
 def _registered(still: sitk.Image, moved: sitk.Image, how: Demons) -> sitk.Image:
@@ -182,6 +187,22 @@ def _registered(still: sitk.Image, moved: sitk.Image, how: Demons) -> sitk.Image
     bent = sitk.DisplacementFieldTransform(demons.Execute(still, near))
     both = sitk.CompositeTransform([affine, bent])  # the last is applied first
     return sitk.TransformToDisplacementField(both, sitk.sitkVectorFloat64, still.GetSize())
+
+
+def evened(image: Float) -> NDArray[np.float32]:
+    """A slice (H, W) by which to register: exposure taken out, so that an overexposed film still has edges.
+
+    The mean of two pictures in [-1, 1]: ranks of the grey levels (histogram equalisation), and
+    tanh((x - m) / (s + 0.1)), with mean m and deviation s in a Gaussian of 1/16 of the longer side (local
+    contrast normalisation; Jarrett et al., ICCV 2009).
+    """
+    pixels = np.asarray(image, dtype=np.float64)
+    near = max(pixels.shape) / 16
+    levels = np.round(pixels * GREYS / 2)  # else rounding would order what is flat
+    ranks = rankdata(levels).reshape(pixels.shape) / pixels.size * 2 - 1
+    beside = pixels - gaussian_filter(pixels, near)
+    local = beside / (np.sqrt(gaussian_filter(beside**2, near)) + 0.1)
+    return np.asarray((ranks + np.tanh(local)) / 2, dtype=np.float32)
 
 
 def _affine(still: sitk.Image, moved: sitk.Image) -> sitk.Transform:
