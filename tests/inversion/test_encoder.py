@@ -14,7 +14,11 @@ from fewmask.objectives.perceptual import DiscriminatorDistance, StructureDistan
 from fewmask.training.launch import launch
 
 
-def _seeded(network, seed):
+def _seeded(build, seed):
+    """A network whose weights and buffers are the same whatever was drawn before, in this file or another."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        network = build()
     chance = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in network.parameters():
@@ -36,12 +40,12 @@ def _few_latents(monkeypatch):
 
 @pytest.fixture(scope="module")
 def generator():
-    return _seeded(Generator(8, 8, 16, 1, channel_base=128, channel_max=8, mapping_layers=2), 0)
+    return _seeded(lambda: Generator(8, 8, 16, 1, channel_base=128, channel_max=8, mapping_layers=2), 0)
 
 
 @pytest.fixture(scope="module")
 def distance():
-    return DiscriminatorDistance(_seeded(Discriminator(16, 1, channel_base=128, channel_max=8), 1))
+    return DiscriminatorDistance(_seeded(lambda: Discriminator(16, 1, channel_base=128, channel_max=8), 1))
 
 
 @pytest.fixture(scope="module")
