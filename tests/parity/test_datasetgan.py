@@ -7,8 +7,8 @@ import math
 
 import torch
 
-from fewmask.synthesis.pairs import image_score, uncertainty, vote
-from fewmask.synthesis.pixelhead import entropy
+from fewmask.synthesis.pairs import image_score, vote
+from fewmask.synthesis.pixelhead import entropy, uncertainty
 
 
 def test_parity_ensemble(ensemble_file, reference):

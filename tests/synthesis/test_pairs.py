@@ -8,8 +8,8 @@ from fewmask.core.errors import ConfigError
 from fewmask.networks.pixelhead import PixelHead
 from fewmask.networks.stylegan2 import Generator
 from fewmask.synthesis.features import FeatureStack, GeneratorFeatures
-from fewmask.synthesis.pairs import PairMaker, image_score, uncertainty, vote
-from fewmask.synthesis.pixelhead import disagreement, member_probabilities
+from fewmask.synthesis.pairs import PairMaker, image_score, vote
+from fewmask.synthesis.pixelhead import disagreement, member_probabilities, uncertainty
 
 
 def same(a, b):

@@ -18,7 +18,7 @@ from fewmask.data.batches import Source
 from fewmask.metrics.score import Row, read_rows, write_rows
 from fewmask.objectives.teacher import TeacherSettings
 from fewmask.recipes.settings import CommonSettings, UNetSettings
-from fewmask.recipes.stage import Labelled, Stage
+from fewmask.recipes.stage import Few, Labelled, Stage
 from fewmask.segmenter.evaluate import evaluate
 from fewmask.segmenter.fit import FitSettings, fit_segmenter
 from fewmask.segmenter.model import Segmenter
@@ -80,6 +80,11 @@ def train_unet(
         about={"arm": arm, "shots": shots, "draw": draw, "cases": items.patients_text},
         label=name,
     )
+
+
+def plain_unet(stage: Stage, few: Few, items: Labelled) -> Segmenter:
+    """The plain U-Net of a draw's masks: trained, or read where it was trained before."""
+    return train_unet(stage, items, arm=UNET, shots=few.count, draw=few.draw)
 
 
 def unet_key(settings: CommonSettings) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from fewmask.inversion.result import Inversion, joined
 from fewmask.metrics.score import Row
 from fewmask.networks.embedding import ImageEncoder
 from fewmask.networks.pixelhead import PixelHead
-from fewmask.recipes.arms import UNET, class_numbers, place, scored, train_unet, unet_key
+from fewmask.recipes.arms import class_numbers, place, plain_unet, scored, unet_key
 from fewmask.recipes.embedding import PER_PATIENT, learn_encoder, unlabelled_slices
 from fewmask.recipes.fewshot_settings import FewshotSettings
 from fewmask.recipes.ganchecks import inversion_check
@@ -150,8 +150,7 @@ class Heads:
         def unet() -> nn.Module:
             assert few is not None
             assert items is not None
-            trained = train_unet(self.stage, items, arm=UNET, shots=few.count, draw=few.draw)
-            return trained.to("cpu").network
+            return plain_unet(self.stage, few, items).to("cpu").network
 
         return stack_of(
             reading,

@@ -9,7 +9,7 @@ from fewmask.core.seed import stream
 from fewmask.data.batches import ArraySource
 from fewmask.metrics.score import Row
 from fewmask.objectives.teacher import TeacherSettings
-from fewmask.recipes.arms import UNET, Mixed, class_numbers, stacked, train_unet, unet_arm
+from fewmask.recipes.arms import Mixed, class_numbers, plain_unet, stacked, unet_arm
 from fewmask.recipes.fewshot_settings import FewshotSettings
 from fewmask.recipes.heads import Heads
 from fewmask.recipes.reading import Reading
@@ -42,7 +42,7 @@ def longer_arm(stage: Stage, few: Few, items: Labelled) -> list[Row]:
         arm=LONGER,
         shots=few.count,
         draw=few.draw,
-        start=lambda: train_unet(stage, items, arm=UNET, shots=few.count, draw=few.draw),
+        start=lambda: plain_unet(stage, few, items),
     )
 
 

@@ -13,7 +13,7 @@ from fewmask.data.batches import ArraySource
 from fewmask.data.slices import SliceRef
 from fewmask.data.softmasks import soft_targets
 from fewmask.metrics.score import Row
-from fewmask.recipes.arms import UNET, Mixed, class_numbers, class_weights, train_unet, unet_arm
+from fewmask.recipes.arms import Mixed, class_numbers, class_weights, plain_unet, unet_arm
 from fewmask.recipes.fewshot_settings import FewshotSettings
 from fewmask.recipes.plan import Work
 from fewmask.recipes.pool import Slices
@@ -77,14 +77,14 @@ def propagation_arm(
         shots=few.count,
         draw=few.draw,
         mixed=mixed,
-        start=lambda: train_unet(stage, items, arm=UNET, shots=few.count, draw=few.draw),
+        start=lambda: plain_unet(stage, few, items),
         made_from=told,
     )
 
 
 def voter(stage: Stage, few: Few, items: Labelled) -> Labeller:
     """The plain U-Net of the same masks, as it votes on unlabelled slices."""
-    unet = train_unet(stage, items, arm=UNET, shots=few.count, draw=few.draw).to("cpu")
+    unet = plain_unet(stage, few, items).to("cpu")
     weights = class_weights(stage, items) if stage.settings.unet.class_weights else ()
 
     def label(image: Tensor, ws: Tensor | None) -> Tensor:

@@ -19,7 +19,7 @@ from fewmask.data.softmasks import MaskArray, is_soft, soft_targets
 from fewmask.networks.generator import ImageGenerator
 from fewmask.networks.pixelhead import PixelHead
 from fewmask.synthesis.features import FeatureStack
-from fewmask.synthesis.pixelhead import disagreement, entropy, member_probabilities, without_class_weights
+from fewmask.synthesis.pixelhead import entropy, member_probabilities, uncertainty, without_class_weights
 
 Float = NDArray[np.float32]
 
@@ -90,7 +90,7 @@ def sample_labelled(
             image = generator.synthesis(ws, noise="constant").clamp(-1, 1)
             each = without_class_weights(member_probabilities(heads, stack, image, ws), class_weights)
             soft = each.mean(dim=0)
-            unsure = disagreement(each) if len(each) > 1 else entropy(soft)
+            unsure = uncertainty(each)
         if on_progress is not None:
             on_progress(numbers.stop, count)
         yield LabelledSamples(image.numpy(), soft.numpy().astype(np.float16), unsure.mean(dim=(1, 2)).numpy())

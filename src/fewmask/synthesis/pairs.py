@@ -17,7 +17,7 @@ from fewmask.core.seed import integer
 from fewmask.networks.generator import ImageGenerator
 from fewmask.networks.pixelhead import PixelHead
 from fewmask.synthesis.features import FeatureStack
-from fewmask.synthesis.pixelhead import disagreement, entropy, member_probabilities, without_class_weights
+from fewmask.synthesis.pixelhead import member_probabilities, uncertainty, without_class_weights
 
 Float = NDArray[np.float32]
 
@@ -129,14 +129,6 @@ def vote(each: Tensor) -> Tensor:
     votes = torch.stack([(chosen == number).sum(dim=0) for number in range(classes)], dim=1)
     mean = each.mean(dim=0)
     return mean.masked_fill(votes < votes.amax(dim=1, keepdim=True), -1).argmax(dim=1)
-
-
-def uncertainty(each: Tensor) -> Tensor:
-    """How unsure the members (M, B, K, H, W) are of each pixel: (B, H, W) in [0, 1].
-
-    Their Jensen-Shannon divergence (`pixelhead.disagreement`); the entropy where there is a single member.
-    """
-    return disagreement(each) if len(each) > 1 else entropy(each[0])
 
 
 def image_score(uncertain: Tensor) -> Tensor:

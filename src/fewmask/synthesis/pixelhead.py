@@ -273,6 +273,14 @@ def disagreement(each: Tensor) -> Tensor:
     return (entropy(each.mean(dim=0)) - entropy(each).mean(dim=0)).clamp_min(0)
 
 
+def uncertainty(each: Tensor) -> Tensor:
+    """How unsure the members (M, B, K, H, W) are of each pixel: (B, H, W) in [0, 1].
+
+    Their Jensen-Shannon divergence (`disagreement`); the entropy where there is a single member.
+    """
+    return disagreement(each) if len(each) > 1 else entropy(each[0])
+
+
 def inverse_root_frequency(masks: MaskArray, classes: int) -> tuple[float, ...]:
     """Class weights (classes,) for rare classes: 1 / sqrt(share of judged pixels), scaled to mean 1.
 
