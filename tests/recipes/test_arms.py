@@ -19,6 +19,6 @@ def test_scores_of_another_precision_are_refused(few_shot, tmp_path):
 
 
 def test_following_a_unet_changes_no_key(few_shot, tmp_path):
-    keys = [unet_key(few_shot(tmp_path / "run", f"unet.follow={word}")[1]) for word in ("true", "false")]
+    keys = [unet_key(few_shot(tmp_path / "run", f"unet.follow={word}")[1].unet) for word in ("true", "false")]
     assert keys[0] == keys[1]
-    assert unet_key(few_shot(tmp_path / "run", "unet.images=17")[1]) != keys[0]
+    assert unet_key(few_shot(tmp_path / "run", "unet.images=17")[1].unet) != keys[0]

@@ -62,7 +62,7 @@ def test_a_mean_teacher_sees_the_pool_without_masks(few_shot, tmp_path, asked):
     few, items = last_draw(stage)
     pool = np.zeros((5, 1, 16, 16), np.float32)
     with pytest.raises(AskedError):
-        teacher_arm(stage, settings, pool, few, items)
+        teacher_arm(stage, settings.teacher, pool, 60, few, items)
     assert shares(asked, 3, 5) == pytest.approx([0.25, 0.75])
     masks = asked["data"].masks
     assert (masks[3:] == IGNORE).all()
@@ -77,8 +77,9 @@ def test_auto_shot_mixes_certain_samples_with_the_real_slices(
     words = ("autoshot={samples: 10, drop: 0.3, real: 0.2}", f"autoshot.confidence={confidence}")
     stage, settings = few_shot(tmp_path / "run", *words)
     few, items = last_draw(stage)
+    heads = Heads(stage, settings, with_generator.unlabelled, with_generator.gan)
     with pytest.raises(AskedError):
-        autoshot_arm(Heads(stage, settings, with_generator.unlabelled, with_generator.gan), few, items)
+        autoshot_arm(heads, settings, few, items)
     assert shares(asked, 7, 3) == pytest.approx([0.8, 0.2])
     masks = asked["data"].masks
     assert masks.shape[1] == len(stage.labels)
@@ -93,11 +94,13 @@ def test_another_pool_or_teacher_in_the_same_folder_is_refused(few_shot, tmp_pat
     stage, settings = few_shot(tmp_path / "run")
     few, items = next(every_draw(stage))
     pool = np.asarray([items.images[0]] * 4, np.float32)
-    rows = teacher_arm(stage, settings, pool, few, items)
+    rows = teacher_arm(stage, settings.teacher, pool, 60, few, items)
     assert {row.arm for row in rows} == {TEACHER}
-    assert teacher_arm(stage, settings, pool, few, items) == rows
+    assert teacher_arm(stage, settings.teacher, pool, 60, few, items) == rows
     with pytest.raises(RunError, match=r"other settings \(pool\)"):
-        teacher_arm(stage, settings, pool[1:], few, items)
+        teacher_arm(stage, settings.teacher, pool[1:], 60, few, items)
+    with pytest.raises(RunError, match=r"other settings \(slices_per_patient\)"):
+        teacher_arm(stage, settings.teacher, pool, 61, few, items)
     stage, settings = few_shot(tmp_path / "run", "teacher.weight=0.5")
     with pytest.raises(RunError, match=r"teacher\.weight"):
-        teacher_arm(stage, settings, pool, few, items)
+        teacher_arm(stage, settings.teacher, pool, 60, few, items)

@@ -17,7 +17,7 @@ from fewmask.data.augment_spatial import SpatialRanges
 from fewmask.data.batches import Source
 from fewmask.metrics.score import Row, read_rows, write_rows
 from fewmask.objectives.teacher import TeacherSettings
-from fewmask.recipes.settings import CommonSettings, UNetSettings
+from fewmask.recipes.settings import UNetSettings
 from fewmask.recipes.stage import Few, Labelled, Stage
 from fewmask.segmenter.evaluate import evaluate
 from fewmask.segmenter.fit import FitSettings, fit_segmenter
@@ -87,9 +87,9 @@ def plain_unet(stage: Stage, few: Few, items: Labelled) -> Segmenter:
     return train_unet(stage, items, arm=UNET, shots=few.count, draw=few.draw)
 
 
-def unet_key(settings: CommonSettings) -> dict[str, Any]:
+def unet_key(unet: UNetSettings) -> dict[str, Any]:
     """The settings on which a U-Net and its scores depend, as JSON values; following it changes nothing."""
-    return settings.unet.model_dump(mode="json", exclude={"follow"})
+    return unet.model_dump(mode="json", exclude={"follow"})
 
 
 def _followed(stage: Stage) -> Pairs:
@@ -161,7 +161,7 @@ def unet_arm(
         )
 
     inputs = {
-        "unet": unet_key(stage.settings),
+        "unet": unet_key(stage.settings.unet),
         "items": [asdict(ref) for ref in items.refs],
         **(made_from or {}),
     }

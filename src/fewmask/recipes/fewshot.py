@@ -133,27 +133,26 @@ def run(stage: Stage, settings: FewshotSettings) -> Outcome:
     rows: list[Row] = empty_arm(stage) if "empty" in settings.arms else []
     drawn: dict[str, int] = {}
     if settings.head.support is not None:
-        support = checked_support(heads, settings)
-        rows += support_arms(heads, support)
+        support = checked_support(heads)
+        rows += support_arms(heads, settings.readings, support)
         drawn = {row.arm: int(marked(support.masks).any(axis=(1, 2)).sum()) for row in rows if row.shots}
     for few, items in every_draw(stage):
         rows += [row for reading in settings.readings for row in head_arm(heads, reading, few, items)]
         if "auto-shot" in settings.arms:
-            rows += autoshot_arm(heads, few, items)
+            rows += autoshot_arm(heads, settings, few, items)
         rows += unet_arm(stage, items, shots=few.count, draw=few.draw)
         if "longer" in settings.arms:
             rows += longer_arm(stage, few, items)
         if "mean teacher" in settings.arms:
-            rows += teacher_arm(stage, settings, pool, few, items)
+            rows += teacher_arm(stage, settings.teacher, pool, settings.gan.slices_per_patient, few, items)
         if "propagation" in settings.arms:
             rows += propagation_arm(stage, settings, atlas, few, items)
     if settings.shots.full:
         rows += unet_arm(stage, stage.labelled, shots=None, draw=0)
     learned = learned_from(settings, len(unlabelled), len(pool), len(targets))
     kind = None if gan is None else str(gan.settings["generator"]["kind"])
-    return Outcome(
-        rows, checks(heads), learned, deviations(settings, kind), drawn, without_validation(settings)
-    )
+    found, departs = checks(heads, settings), deviations(settings, kind)
+    return Outcome(rows, found, learned, departs, drawn, without_validation(settings))
 
 
 def learned_from(settings: FewshotSettings, unlabelled: int, pool: int, targets: int) -> dict[str, int]:
@@ -170,9 +169,8 @@ def without_validation(settings: FewshotSettings) -> frozenset[str]:
     return frozenset(name(one) for one in blind for name in (key_of, key_of_supported))
 
 
-def checks(heads: Heads) -> tuple[Check, ...]:
+def checks(heads: Heads, settings: FewshotSettings) -> tuple[Check, ...]:
     """What can go wrong with a GAN and its inversions."""
-    settings = heads.settings
     if not settings.needs_generator:
         return ()
     made = gan_checks(heads.gan.generator, heads.unlabelled, heads.tested.images, seed=settings.seed)

@@ -1,68 +1,20 @@
-"""The settings of the recipe fewshot: arms, inversion, heads, auto-shot, and learning without labels."""
+"""The settings of the recipe fewshot: arms, heads, auto-shot, and learning without labels."""
 
-from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import Field, model_validator
 
+from fewmask.recipes.head_settings import (
+    HeadSettings,
+    InversionSettings,
+    ReadingText,
+    TeacherArmSettings,
+    refuse_support,
+    refuse_twice,
+    refuse_uneven,
+)
 from fewmask.recipes.reading import Reading
 from fewmask.recipes.settings import CommonSettings, GANSettings, Settings, refuse_shapes, refuse_volumes
-
-
-class InversionSettings(Settings):
-    """From a real slice to the generator's latent, for heads that read the generator."""
-
-    steps: Annotated[int, Field(ge=1, description="steps in W and W+, on the CPU whatever device says")] = 100
-    pti_steps: Annotated[
-        int, Field(ge=1, description="@pti: updates that tune one generator to the training slices")
-    ] = 300
-    encoder_images: Annotated[
-        int, Field(ge=1, description="@encoder: training slices on which the encoder learns, on the CPU")
-    ] = 4_000
-    copies: Annotated[
-        int, Field(ge=0, description="augmented copies of each labelled slice, inverted too")
-    ] = 12
-
-
-def _reading(text: str) -> str:
-    return Reading.parse(text).text
-
-
-ReadingText = Annotated[str, AfterValidator(_reading)]
-"""A setting that says what a head reads; see `recipes.reading`."""
-
-
-class HeadSettings(Settings):
-    """The small segmenters on frozen features.
-
-    They and their inversions run on the CPU, whatever `device` says.
-    """
-
-    reads: Annotated[
-        tuple[ReadingText, ...],
-        Field(
-            min_length=1,
-            description="one arm each: generator, discriminator, encoder (self-supervised), unet, image, "
-            "joined by +; the generator with the way to invert: @w, @w+, @pti or @encoder",
-        ),
-    ] = ("generator@w+", "generator+discriminator+image@w+")
-    size: Annotated[
-        Literal["S", "M", "L", "mlp"],
-        Field(description="depth of the dilated convolutions; mlp: none; a head learns on the CPU"),
-    ] = "S"
-    width: Annotated[int, Field(ge=1, description="channels after the projection of the features")] = 64
-    images: Annotated[int, Field(ge=1, description="training images seen")] = 2000
-    members: Annotated[int, Field(ge=1, description="heads that vote, each from its own first weights")] = 1
-    augment_features: Annotated[
-        bool, Field(description="warp the features with the mask while the head learns")
-    ] = False
-    class_weights: Annotated[
-        bool, Field(description="rare classes count more: 1 / sqrt of their share of pixels")
-    ] = False
-    support: Annotated[
-        Path | None,
-        Field(description="learn from generated slices that a person labelled: a folder of `fewmask sample`"),
-    ] = None
 
 
 class AutoshotSettings(Settings):
@@ -80,17 +32,6 @@ class AutoshotSettings(Settings):
         Literal["none", "entropy"], Field(description="entropy: pixels count as much as the head is sure")
     ] = "entropy"
     real: Annotated[float, Field(ge=0, lt=1, description="share of real labelled slices in each batch")] = 0.5
-
-
-class TeacherArmSettings(Settings):
-    """Mean teacher: a U-Net that learns to agree with its own average on unlabelled slices."""
-
-    labelled: Annotated[float, Field(gt=0, lt=1, description="share of labelled slices in each batch")] = 0.5
-    average: Annotated[int, Field(ge=1, description="half-life of the teacher's weights, in images")] = 1_000
-    weight: Annotated[float, Field(ge=0, description="weight of the loss on unlabelled slices")] = 1.0
-    confidence: Annotated[
-        float, Field(ge=0, le=1, description="pixels of which the teacher is less sure teach nothing")
-    ] = 0.0
 
 
 class PropagationSettings(Settings):
@@ -169,28 +110,16 @@ class FewshotSettings(CommonSettings):
         if self.needs_generator or self.needs_encoder:
             refuse_shapes(self.prepare)
         refuse_volumes(self.prepare)
-        step = 2 ** (len(self.unet.widths) - 1)
-        if any(side % step for side in self.prepare.size):
-            raise ValueError(
-                f"the U-Net halves a slice {len(self.unet.widths) - 1} times: set prepare.size to multiples "
-                f"of {step}; found {list(self.prepare.size)}"
-            )
+        refuse_uneven(self.prepare, self.unet)
         return self
 
     @model_validator(mode="after")
     def _arms_have_what_they_need(self) -> "FewshotSettings":
         if not Reading.parse(self.autoshot.reads).generates:
             raise ValueError("auto-shot labels generated slices: autoshot.reads must name the generator")
-        readings = [Reading.parse(text) for text in self.head.reads]
-        if len({(frozenset(one.sources), one.way) for one in readings}) < len(readings):
-            raise ValueError("head.reads names a reading twice, in whatever order: it would be one arm")
+        refuse_twice(self.head)
         if self.head.support is not None:
             if "heads" not in self.arms:
                 raise ValueError("head.support teaches the heads of head.reads: name heads in arms")
-            strange = [one.text for one in readings if one.way not in ("w", "w+") or "unet" in one.sources]
-            if strange:
-                raise ValueError(
-                    "head.support holds slices that the generator drew: every head.reads must name it with "
-                    f"@w or @w+, and not the U-Net; found {', '.join(strange)}"
-                )
+            refuse_support(self.head)
         return self

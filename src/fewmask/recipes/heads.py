@@ -23,8 +23,8 @@ from fewmask.networks.embedding import ImageEncoder
 from fewmask.networks.pixelhead import PixelHead
 from fewmask.recipes.arms import class_numbers, place, plain_unet, scored, unet_key
 from fewmask.recipes.embedding import PER_PATIENT, learn_encoder, unlabelled_slices
-from fewmask.recipes.fewshot_settings import FewshotSettings
 from fewmask.recipes.ganchecks import inversion_check
+from fewmask.recipes.head_settings import Headed
 from fewmask.recipes.latents import Latents
 from fewmask.recipes.reading import Reading, Source, Way
 from fewmask.recipes.stage import Few, Labelled, Stage, every_draw
@@ -108,7 +108,7 @@ class Heads:
     def __init__(
         self,
         stage: Stage,
-        settings: FewshotSettings,
+        settings: Headed,
         unlabelled: NDArray[np.floating],
         gan: TrainedGenerator | None,
     ) -> None:
@@ -326,7 +326,7 @@ class Heads:
         if reading.way is not None or "discriminator" in reading.sources:
             told["generator"] = self.generator_key()
         if "unet" in reading.sources:
-            told["unet"] = unet_key(settings)
+            told["unet"] = unet_key(settings.unet)
         if "encoder" in reading.sources:
             told["encoder"] = settings.encoder.model_dump(mode="json")
         refs = [] if items is None else [asdict(ref) for ref in items.refs]

@@ -16,7 +16,7 @@ from fewmask.inversion.resume import array_key, kept, network_key
 from fewmask.networks.encoder import LatentEncoder
 from fewmask.networks.generator import ImageGenerator
 from fewmask.objectives.perceptual import DiscriminatorDistance
-from fewmask.recipes.fewshot_settings import FewshotSettings
+from fewmask.recipes.head_settings import Headed
 from fewmask.recipes.reading import Way
 from fewmask.recipes.stage import Stage
 from fewmask.synthesis.generator import TrainedGenerator
@@ -35,7 +35,7 @@ class Latents:
     """
 
     def __init__(
-        self, stage: Stage, settings: FewshotSettings, gan: TrainedGenerator, training: NDArray[np.floating]
+        self, stage: Stage, settings: Headed, gan: TrainedGenerator, training: NDArray[np.floating]
     ) -> None:
         self.stage, self.settings, self.gan, self.training = stage, settings, gan, training
         self.distance = DiscriminatorDistance(gan.discriminator)

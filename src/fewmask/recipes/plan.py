@@ -27,8 +27,8 @@ from fewmask.objectives.pixelhead import PixelHeadObjective
 from fewmask.objectives.regularise import Regularisation
 from fewmask.objectives.segmentation import Schedule, SegmentationObjective
 from fewmask.objectives.stylegan import StyleGANObjective
-from fewmask.recipes.fewshot_settings import FewshotSettings
 from fewmask.recipes.generator import design_of, like_start
+from fewmask.recipes.head_settings import Headed
 from fewmask.recipes.heads import stack_of
 from fewmask.recipes.latents import PIVOTS
 from fewmask.recipes.reading import Reading, Source, Way
@@ -188,7 +188,7 @@ def _judging_rate(gan: GANSettings, size: int, channels: int) -> float:
     return count / (time.perf_counter() - started)
 
 
-def inversion_works(settings: FewshotSettings) -> list[Work]:
+def inversion_works(settings: Headed) -> list[Work]:
     """For each way to invert that a head uses: what it learns first, the labelled slices, and test slices.
 
     A draw's shots are nested, so those of its largest k are inverted; a patient counts as one slice, and the
@@ -209,7 +209,7 @@ def inversion_works(settings: FewshotSettings) -> list[Work]:
     return works
 
 
-def _learned_first(settings: FewshotSettings, way: Way) -> list[Work]:
+def _learned_first(settings: Headed, way: Way) -> list[Work]:
     """The encoder of latents, or the generator that is tuned to training slices after their inversion."""
     inversion = settings.inversion
     if way == "encoder":
@@ -224,7 +224,7 @@ def _learned_first(settings: FewshotSettings, way: Way) -> list[Work]:
     ]
 
 
-def head_works(settings: FewshotSettings) -> list[Work]:
+def head_works(settings: Headed) -> list[Work]:
     """The heads of all draws, by what they read; once each, whether auto-shot uses one or the table."""
     times = settings.shots.draws * len(settings.shots.counts)
     return [
@@ -233,7 +233,7 @@ def head_works(settings: FewshotSettings) -> list[Work]:
     ]
 
 
-def _head_rate(settings: FewshotSettings, reading: Reading) -> float:
+def _head_rate(settings: Headed, reading: Reading) -> float:
     """Images per second of a head over the features that it reads."""
     height, width = settings.prepare.size
     latents = None
@@ -253,7 +253,7 @@ def _head_rate(settings: FewshotSettings, reading: Reading) -> float:
     return _images_per_second(objective, ArraySource(images, np.ones((8, height, width), np.uint8)), 8)
 
 
-def _latent_rate(settings: FewshotSettings) -> float:
+def _latent_rate(settings: Headed) -> float:
     """Images per second of the training of the encoder of latents."""
     generator, _, discriminator = _networks(settings.gan, settings.prepare.size[0], 1)
     objective = EncoderObjective(
@@ -285,7 +285,7 @@ def _latent_encoder(generator: ImageGenerator) -> LatentEncoder:
     return encoder
 
 
-def _inversion_rate(settings: FewshotSettings, way: Way) -> float:
+def _inversion_rate(settings: Headed, way: Way) -> float:
     """Images per second that are inverted."""
     if way != "encoder":
         return _step_rate(settings, False) / settings.inversion.steps
@@ -297,7 +297,7 @@ def _inversion_rate(settings: FewshotSettings, way: Way) -> float:
     return len(images) / (time.perf_counter() - started)
 
 
-def _step_rate(settings: FewshotSettings, weights: bool) -> float:
+def _step_rate(settings: Headed, weights: bool) -> float:
     """Images per second in one step on their latents, or on the generator's weights."""
     size = settings.prepare.size[0]
     generator, _, discriminator = _networks(settings.gan, size, 1)

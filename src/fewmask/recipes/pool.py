@@ -1,7 +1,5 @@
 """Arms that also learn from slices which nobody has labelled: mean teacher, auto-shot."""
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -11,6 +9,7 @@ from fewmask.metrics.score import Row
 from fewmask.objectives.teacher import TeacherSettings
 from fewmask.recipes.arms import Mixed, class_numbers, plain_unet, stacked, unet_arm
 from fewmask.recipes.fewshot_settings import FewshotSettings
+from fewmask.recipes.head_settings import TeacherArmSettings
 from fewmask.recipes.heads import Heads
 from fewmask.recipes.reading import Reading
 from fewmask.recipes.stage import Few, Labelled, Stage
@@ -47,10 +46,17 @@ def longer_arm(stage: Stage, few: Few, items: Labelled) -> list[Row]:
 
 
 def teacher_arm(
-    stage: Stage, settings: FewshotSettings, pool: NDArray[np.float32], few: Few, items: Labelled
+    stage: Stage,
+    how: TeacherArmSettings,
+    pool: NDArray[np.float32],
+    slices_per_patient: int,
+    few: Few,
+    items: Labelled,
 ) -> list[Row]:
-    """A U-Net on the k masks that learns to agree with its own average on the unlabelled slices."""
-    how = settings.teacher
+    """A U-Net on the k masks that learns to agree with its own average on the unlabelled slices.
+
+    slices_per_patient: at most so many of a patient are in the pool.
+    """
 
     def mixed() -> Mixed:
         images, masks = stacked(items)
@@ -64,13 +70,17 @@ def teacher_arm(
         draw=few.draw,
         mixed=mixed,
         teacher=TeacherSettings(average=how.average, weight=how.weight, confidence=how.confidence),
-        made_from=_told(settings, pool, "teacher"),
+        made_from={
+            "pool": len(pool),
+            "slices_per_patient": slices_per_patient,
+            "teacher": how.model_dump(mode="json"),
+        },
     )
 
 
-def autoshot_arm(heads: Heads, few: Few, items: Labelled) -> list[Row]:
+def autoshot_arm(heads: Heads, settings: FewshotSettings, few: Few, items: Labelled) -> list[Row]:
     """Generated slices with the soft labels of a head, the uncertain ones left out, and the k real ones."""
-    stage, settings = heads.stage, heads.settings
+    stage = heads.stage
     auto, reading = settings.autoshot, Reading.parse(settings.autoshot.reads)
 
     def mixed() -> Mixed:
@@ -95,8 +105,3 @@ def autoshot_arm(heads: Heads, few: Few, items: Labelled) -> list[Row]:
 
     told = {**heads.made_from(reading, items), "autoshot": auto.model_dump(mode="json")}
     return unet_arm(stage, items, arm=AUTOSHOT, shots=few.count, draw=few.draw, mixed=mixed, made_from=told)
-
-
-def _told(settings: FewshotSettings, pool: NDArray[np.float32], *groups: str) -> dict[str, Any]:
-    """The settings on which an arm depends, as JSON values."""
-    return {"pool": len(pool), **settings.model_dump(mode="json", include=set(groups))}

@@ -3,6 +3,7 @@
 Their latents are known, so no inversion blurs what the head learns from; test slices are inverted as ever.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,6 @@ from fewmask.core.errors import ConfigError
 from fewmask.inversion.resume import array_key, network_key
 from fewmask.metrics.score import Row
 from fewmask.recipes.arms import place
-from fewmask.recipes.fewshot_settings import FewshotSettings
 from fewmask.recipes.heads import Heads, TrainedHead, key_of, tested_head
 from fewmask.recipes.reading import Reading
 from fewmask.segmenter.sources import encode
@@ -24,20 +24,21 @@ def key_of_supported(reading: Reading) -> str:
     return f"{key_of(reading)} generated"
 
 
-def checked_support(heads: Heads, settings: FewshotSettings) -> Support:
+def checked_support(heads: Heads) -> Support:
     """The labelled samples of `head.support`.
 
     Raises:
         DataError: see `synthesis.support.read_support`.
         ConfigError: they were drawn by another generator than this run's.
     """
-    assert settings.head.support is not None
-    support = read_support(settings.head.support, heads.stage.cohort.classes)
+    folder = heads.settings.head.support
+    assert folder is not None
+    support = read_support(folder, heads.stage.cohort.classes)
     found, ours = support.generator, network_key(heads.gan.generator)
     if found != ours:
         raise ConfigError(
             "the labelled samples were drawn by another generator",
-            where=str(settings.head.support),
+            where=str(folder),
             found=found,
             expected=ours,
             mend="Set gan.ready to the generator that `fewmask sample` was given.",
@@ -45,13 +46,13 @@ def checked_support(heads: Heads, settings: FewshotSettings) -> Support:
     return support
 
 
-def support_arms(heads: Heads, support: Support) -> list[Row]:
+def support_arms(heads: Heads, readings: Sequence[Reading], support: Support) -> list[Row]:
     """One head per reading on all labelled samples; their number stands for k."""
     stage, settings = heads.stage, heads.settings
     masks = encode(support.masks, stage.labels, str(settings.head.support))
     shots = Shots(support.images, masks, support.ws)
     rows: list[Row] = []
-    for reading in settings.readings:
+    for reading in readings:
         rows += _arm(
             heads,
             reading,
