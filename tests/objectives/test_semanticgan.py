@@ -30,6 +30,7 @@ from fewmask.objectives.semanticgan import (
     labelled_dice,
     labelled_entropy,
     labelled_loss,
+    log_probabilities,
     noise_correlation,
     search_loss,
     search_terms,
@@ -149,7 +150,8 @@ def test_the_discriminator_of_pairs_does_not_move_the_generator():
     assert all(p.grad is not None for p in objective.modules()["mask_discriminator"].parameters())
 
 
-def test_r1_is_the_squared_slope_at_image_and_mask_together():
+def test_r1_is_the_released_squared_slope_at_image_and_mask_together():
+    """Of the sum over scales of the mean over patches and over both pairs."""
     objective = build(batch=2)
     game = objective.beside
     critic = game.discriminator.double()
@@ -171,7 +173,11 @@ def test_r1_is_the_squared_slope_at_image_and_mask_together():
             slope.flatten(1)[:, place] = (critic(pair + moved).score - critic(pair - moved).score) / (
                 2 * small
             )
-    expected = slope.square().sum(dim=(1, 2, 3)).mean()
+    expected = (slope * 3 / 2).square().sum(dim=(1, 2, 3)).mean()
+    pair.requires_grad_()
+    released = sum(one.mean() for one in critic(pair).logits)
+    (gradient,) = torch.autograd.grad(released, pair)
+    assert float(gradient.square().sum(dim=(1, 2, 3)).mean()) == pytest.approx(float(expected), rel=1e-3)
     assert slope[:, 0].abs().max() > 0
     assert slope[:, 1].abs().max() > 0
     assert float(logged["r1_mask"]) == pytest.approx(float(expected), rel=1e-3)
@@ -294,7 +300,7 @@ def test_masks_learn_to_follow_the_images():
     images, masks = squares(32)
     pairs = Stream(ArraySource(images, masks), 8, seed=0, name="labelled")
     lazy = Regularisation(r1_gamma=1.0, r1_every=8)
-    game = {"regularisation": lazy, "lr": 5e-3}
+    game = {"regularisation": Regularisation(r1_gamma=10.0, r1_every=8), "lr": 5e-3}
     averaging = Average(half_life=100.0)
     objective = build(batch=8, stream=pairs, game=game, regularisation=lazy, averaging=averaging, lr=5e-3)
     assert agreement(objective) < 0.1
@@ -365,10 +371,27 @@ def test_the_search_weighs_its_terms():
     assert {name: term.tolist() for name, term in terms.items() if name != "perceptual"} == {
         "pixels": [4.0, 4.0],
         "noise": [2.0, 2.0],
-        "encoder": [12.0, 12.0],
-        "mean": [12.0, 12.0],
+        "encoder": [1.0, 1.0],
+        "mean": [1.0, 1.0],
     }
+    loose = torch.full((2, 1, 8, 8), 2.0, requires_grad=True)
+    far = search_terms(loose, image, torch.zeros(2), maps, ws.requires_grad_(), anchors)["encoder"]
+    slopes = torch.autograd.grad(far.sum(), [ws, loose], allow_unused=True)
+    assert slopes[0].abs().max() > 0
+    assert slopes[1] is None, "what the encoder says of the image is taken as given"
     by_encoder, by_mean = search_loss(terms, SearchWeights()), search_loss(terms, FROM_MEAN)
-    assert by_encoder.tolist() == pytest.approx([200.512, 200.612])
-    assert by_mean.tolist() == pytest.approx([200.62, 200.72])
+    assert by_encoder.tolist() == pytest.approx([200.501, 200.601])
+    assert by_mean.tolist() == pytest.approx([200.51, 200.61])
     assert float(noise_correlation([torch.randn(1, 1, 64, 64)])) < 0.01
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_probabilities_add_up_and_agree_with_the_mask(channels):
+    torch.manual_seed(0)
+    logits = torch.randn(2, channels, 8, 8)
+    sharp, soft = (log_probabilities(logits, t).exp() for t in (None, 1.0))
+    wanted = logits.argmax(dim=1) if channels > 1 else (logits[:, 0] > 0).long()
+    for one in (sharp, soft):
+        torch.testing.assert_close(one.sum(dim=1), torch.ones(2, 8, 8))
+        assert torch.equal(one.argmax(dim=1), wanted)
+    assert sharp.amax(dim=1).mean() > soft.amax(dim=1).mean() + 0.1

@@ -199,13 +199,20 @@ class MaskGame:
         return torch.cat([part.pairs.image, mask.to(part.pairs.image)], dim=1), judged
 
     def _flatten(self, parts: Sequence[Part], minimise: Minimise) -> Tensor:
-        """R1 of `Judged.score` at image and mask together, for all the minibatches since the last time."""
+        """R1 at image and mask together, for all the minibatches since the last time.
+
+        As released with the paper: what is differentiated is not one number per pair, as for images, but the
+        sum over scales of the mean over patches and pairs. The slope at one of B pairs is thus that of
+        `Judged.score` times scales / B, and the penalty, a mean over pairs, (scales / B)^2 times as large:
+        at 3 scales and 16 pairs a published gamma of 10 acts like 0.35 would on `Judged.score`.
+        """
         lazy = self.regularisation
         weight = lazy.r1_gamma / 2 * lazy.r1_every
+        share = len(self.discriminator.scales) / self.labelled.batch_size
 
         def score(pair: Tensor) -> Tensor:
             judged: Judged = self.discriminator(pair)
-            return judged.score
+            return judged.score * share
 
         def losses() -> Iterator[Tensor]:
             for part in parts:
@@ -222,17 +229,26 @@ def _beside(fake: Fake, judged: Tensor) -> Tensor:
     return torch.cat([fake.image.detach(), fake.mask * judged.to(fake.mask)], dim=1)
 
 
+def log_probabilities(logits: Tensor, temperature: float | None = None) -> Tensor:
+    """The logarithms of the classes' probabilities (B, max(K, 2), H, W) in a drawn mask (B, K, H, W).
+
+    Softmax of logits / temperature; for one channel the sigmoid, whose complement is the background's.
+    `temperature`: None for the published 0.1, for one channel 0.3.
+    """
+    logits = logits.float()
+    if logits.shape[1] > 1:
+        return F.log_softmax(logits / (temperature or ENTROPY_TEMPERATURE), dim=1)
+    sharp = logits / (temperature or SIGMOID_TEMPERATURE)
+    return torch.cat([F.logsigmoid(-sharp), F.logsigmoid(sharp)], dim=1)
+
+
 def labelled_entropy(logits: Tensor, mask: Tensor) -> Tensor:
     """Cross-entropy of drawn masks (B, K, H, W), averaged over judged pixels; masks as in `targets_of`.
 
     Softmax of logits / 0.1; for one channel the sigmoid of logits / 0.3.
     """
     target, _ = targets_of(mask, max(logits.shape[1], 2))
-    logits = logits.float()
-    if logits.shape[1] > 1:
-        return cross_entropy(F.log_softmax(logits / ENTROPY_TEMPERATURE, dim=1), target)
-    sharp = logits / SIGMOID_TEMPERATURE
-    return cross_entropy(torch.cat([F.logsigmoid(-sharp), F.logsigmoid(sharp)], dim=1), target)
+    return cross_entropy(log_probabilities(logits), target)
 
 
 def labelled_dice(logits: Tensor, mask: Tensor) -> Tensor:
@@ -332,15 +348,16 @@ def search_terms(
         distance: perceptual distances between them, (B,).
         maps: noise maps (B, 1, s, s), if they are optimised too.
         ws: (B, num_ws, w_dim).
-        anchors: a distance to each that is given, summed over layers and entries.
+        anchors: a squared distance to each that is given, a mean over layers and entries; what the encoder
+            says is taken as given, without a gradient through it. Both as released with the paper.
     """
     terms = {"perceptual": distance, "pixels": (drawn - image).square().mean(dim=(1, 2, 3))}
     if maps:
         terms["noise"] = noise_correlation(maps)
-    encoded = None if anchors.encode is None else anchors.encode(drawn)
+    encoded = None if anchors.encode is None else anchors.encode(drawn).detach()
     for name, anchor in (("encoder", encoded), ("start", anchors.start), ("mean", anchors.mean)):
         if anchor is not None:
-            terms[name] = (ws - anchor).square().sum(dim=(1, 2))
+            terms[name] = (ws - anchor).square().mean(dim=(1, 2))
     return terms
 
 
