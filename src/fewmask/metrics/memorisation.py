@@ -123,6 +123,8 @@ class CopyDetector:
     thresholds: Mapping[str, float]
     held_out: Mapping[str, NDArray[np.float32]]
     """The distances of the held-out images."""
+    false_alarms: float = 0.01
+    """What the thresholds were taken for."""
 
     @classmethod
     def of(
@@ -157,12 +159,8 @@ class CopyDetector:
         vectors = None if embed is None else np.asarray(embed(training), dtype=np.float32)
         blank = cls(training, embed, vectors, mirror, shift, {}, {})
         distances = {name: found.distance for name, found in blank.nearest(held_out).items()}
-        each = false_alarms / len(distances)
-        thresholds = {
-            name: min(too_near(known), float(np.quantile(known, each, method="lower")))
-            for name, known in distances.items()
-        }
-        return cls(training, embed, vectors, mirror, shift, thresholds, distances)
+        thresholds = thresholds_of(distances, false_alarms)
+        return cls(training, embed, vectors, mirror, shift, thresholds, distances, false_alarms)
 
     def nearest(self, images: Images) -> dict[str, Nearest]:
         """The nearest training image of each image (N, C, H, W), N at least 1, by every distance."""
@@ -184,8 +182,27 @@ class CopyDetector:
 
     def is_copy(self, distances: Mapping[str, NDArray[np.float32]]) -> NDArray[np.bool_]:
         """Which images (N,) are copies, by their distances."""
-        below = [distances[name] < threshold for name, threshold in self.thresholds.items()]
-        return np.asarray(np.any(below, axis=0))
+        return copies_below(distances, self.thresholds)
+
+
+def thresholds_of(held_out: Mapping[str, NDArray[np.floating]], false_alarms: float) -> dict[str, float]:
+    """Below which distance an image is a copy, by the distances (H,) of held-out images.
+
+    `false_alarms`: share of them that may lie below any of the thresholds.
+    """
+    each = false_alarms / len(held_out)
+    return {
+        name: min(too_near(known), float(np.quantile(known, each, method="lower")))
+        for name, known in held_out.items()
+    }
+
+
+def copies_below(
+    distances: Mapping[str, NDArray[np.floating]], thresholds: Mapping[str, float]
+) -> NDArray[np.bool_]:
+    """Which images (N,) are nearer to a training image than any of the thresholds."""
+    below = [distances[name] < threshold for name, threshold in thresholds.items()]
+    return np.asarray(np.any(below, axis=0))
 
 
 @dataclass(frozen=True, eq=False)
