@@ -23,6 +23,15 @@ def soft_targets(masks: NDArray[np.uint8], classes: int) -> NDArray[np.float16]:
 
     `classes`: K, with the background. Raises `DataError` on a class number of K or more.
     """
+    refuse_classes(masks, classes)
+    soft = np.empty((len(masks), classes, *masks.shape[1:]), dtype=np.float16)
+    for number in range(classes):
+        soft[:, number] = masks == number
+    return soft
+
+
+def refuse_classes(masks: NDArray[np.uint8], classes: int) -> None:
+    """Raise `DataError` on class numbers of integer masks that are neither below `classes` nor `IGNORE`."""
     strange = sorted(set(np.unique(masks).tolist()) - {*range(classes), IGNORE})
     if strange:
         raise DataError(
@@ -31,10 +40,6 @@ def soft_targets(masks: NDArray[np.uint8], classes: int) -> NDArray[np.float16]:
             expected=f"0 to {classes - 1}, or {IGNORE} (unjudged)",
             mend="Turn label values into class numbers first.",
         )
-    soft = np.empty((len(masks), classes, *masks.shape[1:]), dtype=np.float16)
-    for number in range(classes):
-        soft[:, number] = masks == number
-    return soft
 
 
 def is_soft(masks: MaskArray) -> bool:

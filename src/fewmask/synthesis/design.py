@@ -8,8 +8,9 @@ from typing import Any, Literal, TypeVar, get_args
 from torch import nn
 
 from fewmask.core.errors import ConfigError
-from fewmask.networks import stylegan2, stylegan3
+from fewmask.networks import semanticgan, stylegan2, stylegan3
 from fewmask.networks.generator import ImageGenerator
+from fewmask.networks.semanticgan import MaskDiscriminator
 from fewmask.networks.stylegan2 import Discriminator
 from fewmask.objectives.ada import ANATOMY, Operation
 from fewmask.objectives.regularise import FadingBlur
@@ -21,6 +22,7 @@ Kind = Literal["stylegan2", "stylegan3-t", "stylegan3-r"]
 GENERATORS: Mapping[str, type[ImageGenerator]] = {
     "stylegan2": stylegan2.Generator,
     "stylegan3": stylegan3.Generator,
+    "semanticgan": semanticgan.SemanticGenerator,
 }
 """The networks, by the kind that stands in a generator's settings."""
 
@@ -123,6 +125,25 @@ class GeneratorDesign:
             settings |= {"conv_kernel": 1, "use_radial_filters": True}
         return settings
 
+    def semantic(
+        self, channels: int, resolution: int, mask_channels: int, classes: int = 0
+    ) -> dict[str, Any]:
+        """The settings of the same generator with a mask branch, for `build_generator`.
+
+        Raises:
+            ConfigError: a StyleGAN3, which has none.
+        """
+        if self.kind != "stylegan2":
+            raise ConfigError(
+                "only StyleGAN2 can have a mask branch",
+                where="kind",
+                found=self.kind,
+                expected="stylegan2",
+                mend="Choose stylegan2, or label what the generator draws by a head on its features.",
+            )
+        settings = self.generator(channels, resolution, classes)
+        return {**settings, "kind": "semanticgan", "mask_channels": mask_channels}
+
     def discriminator(self, channels: int, resolution: int, classes: int = 0) -> dict[str, Any]:
         """The settings of the discriminator, for `build_discriminator`."""
         return {
@@ -136,11 +157,38 @@ class GeneratorDesign:
         }
 
 
+@dataclass(frozen=True)
+class MaskDesign:
+    """How a generator learns the masks of its images (SemanticGAN), as published; all fields are JSON values.
+
+    The rest, such as the batch, is the `GeneratorDesign`'s.
+    """
+
+    width: int = 64
+    """Channels of the mask discriminator's first convolution."""
+    layers: int = 3
+    """Its inner convolutions."""
+    scales: int = 3
+    """How many discriminators, each at half the size of the one before."""
+    feature_weight: float = 2.0
+    """Weight of the generator's feature matching."""
+    r1_gamma: float = 10.0
+    """Weight of R1 on the mask discriminator, as `objectives.semanticgan.MaskGame` counts it."""
+    r1_every: int = 16
+    learning_rate: float = 2e-3
+    """Of the mask discriminator."""
+
+    def discriminator(self, channels: int, mask_channels: int) -> dict[str, Any]:
+        """The settings of the mask discriminator, for `build_mask_discriminator`."""
+        sizes = {"width": self.width, "layers": self.layers, "scales": self.scales}
+        return {"image_channels": channels, "mask_channels": mask_channels, **sizes}
+
+
 def build_generator(settings: Mapping[str, Any]) -> ImageGenerator:
     """A generator with fresh weights.
 
     Args:
-        settings: "kind" ("stylegan2" or "stylegan3") and the arguments of that `Generator`.
+        settings: "kind" ("stylegan2", "stylegan3" or "semanticgan") and the arguments of that network.
 
     Raises:
         ConfigError: an unknown kind, an unknown or missing argument, or a size that cannot be.
@@ -161,6 +209,11 @@ def build_generator(settings: Mapping[str, Any]) -> ImageGenerator:
 def build_discriminator(settings: Mapping[str, Any]) -> Discriminator:
     """A discriminator with fresh weights; `settings` are its arguments. Raises `ConfigError` as above."""
     return _build(Discriminator, dict(settings))
+
+
+def build_mask_discriminator(settings: Mapping[str, Any]) -> MaskDiscriminator:
+    """The same of a discriminator of images with masks."""
+    return _build(MaskDiscriminator, dict(settings))
 
 
 def design_for(

@@ -19,6 +19,7 @@ from fewmask.networks.generator import ImageGenerator
 from fewmask.networks.stylegan2 import Discriminator
 from fewmask.objectives.ada import AdaptiveAugmentation
 from fewmask.objectives.alarms import Alarm, Rules, alarms
+from fewmask.objectives.minibatch import Beside
 from fewmask.objectives.regularise import Average, Regularisation
 from fewmask.objectives.stylegan import StyleGANObjective
 from fewmask.synthesis.design import GeneratorDesign as GeneratorDesign
@@ -133,15 +134,52 @@ def train_generator(
         "generator": design.generator(channels, size, given.classes),
         "discriminator": design.discriminator(channels, size, given.classes),
     }
-    generator, average, discriminator = _networks(settings, seed, label)
+    generator, average, discriminator = build_networks(settings, seed, label)
     began = None if start is None else copy_start(start, generator, discriminator)
-    inputs = _inputs(given, design, {"seed": seed, "label": label, "images": total, "start": began})
+    inputs = made_from(given, design, {"seed": seed, "label": label, "images": total, "start": began})
     step.claim(inputs)
-    objective = _objective(design, given, held_out, generator, discriminator, average, pictures)
+    objective = objective_for(
+        design, given, generator, discriminator, average, held_out=held_out, pictures=pictures
+    )
+    fitted, rung = train_gan(
+        objective,
+        Stream(given.source, design.batch, seed=seed, name=label),
+        design,
+        step,
+        total=total,
+        seed=seed,
+        fabric=fabric,
+        judge=judge,
+        judge_every=judge_every,
+        parts=parts,
+        keep_every=keep_every,
+    )
+    return _trained(objective, fitted, step, inputs, settings, rung, judge is not None)
+
+
+def train_gan(
+    objective: StyleGANObjective,
+    stream: Stream,
+    design: GeneratorDesign,
+    step: Step,
+    *,
+    total: int,
+    seed: int,
+    fabric: Fabric,
+    judge: Judge | None = None,
+    judge_every: int | None = None,
+    parts: int = 1,
+    keep_every: int | None = None,
+) -> tuple[Fitted, tuple[Alarm, ...]]:
+    """Run an objective for `total` images, with the intervals and alarms of `train_generator`.
+
+    Called again it resumes; the stream's name is the training's label. Returns what `fit` does and the alarms
+    that the whole training rang.
+    """
     rules = _rules(design, total)
     fitted = fit(
         objective,
-        Stream(given.source, design.batch, seed=seed, name=label),
+        stream,
         step,
         images=total,
         seed=seed,
@@ -154,9 +192,9 @@ def train_generator(
         parts=parts,
         watch=lambda: _ringing(step, rules),
         validate_every=None if judge is None else judge_every or max(total // 10, 500),
-        label=label,
+        label=stream.name,
     )
-    return _trained(objective, fitted, step, inputs, settings, rules, judge is not None)
+    return fitted, tuple(alarms(read_stats(step.stats_jsonl), rules))
 
 
 def _trained(
@@ -165,7 +203,7 @@ def _trained(
     step: Step,
     inputs: dict[str, Any],
     settings: dict[str, dict[str, Any]],
-    rules: Rules,
+    rung: tuple[Alarm, ...],
     judged: bool,
 ) -> TrainedGenerator:
     """Everything of a finished training, on the CPU."""
@@ -177,7 +215,6 @@ def _trained(
         spare = copy.deepcopy(objective.generator).cpu()
         modules = {"generator": spare, "discriminator": discriminator, "average": generator}
         best = load_best(step, modules)
-    rung = tuple(alarms(read_stats(step.stats_jsonl), rules))
     return TrainedGenerator(generator, discriminator, fitted, inputs, last, best, rung, settings)
 
 
@@ -194,15 +231,18 @@ def read_stats(path: Path) -> list[dict[str, float]]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
-def _objective(
+def objective_for(
     design: GeneratorDesign,
     slices: Slices,
-    held_out: Slices | None,
     generator: ImageGenerator,
     discriminator: Discriminator,
     average: ImageGenerator,
-    pictures: int,
+    *,
+    held_out: Slices | None = None,
+    pictures: int = 32,
+    beside: Beside | None = None,
 ) -> StyleGANObjective:
+    """What a design says is to be minimised; `beside` is what the generator learns beside its images."""
     augment = AdaptiveAugmentation(
         operations=design.ada_operations, target=design.ada_target, images=design.ada_images
     )
@@ -228,10 +268,11 @@ def _objective(
         freeze=design.freeze,
         reuse_fakes=design.reuse_fakes,
         pictures=pictures,
+        beside=beside,
     )
 
 
-def _networks(
+def build_networks(
     settings: Mapping[str, Mapping[str, Any]], seed: int, label: str
 ) -> tuple[ImageGenerator, ImageGenerator, Discriminator]:
     """Generator, its average, discriminator; weights drawn from (seed, label)."""
@@ -241,7 +282,7 @@ def _networks(
         return *generators, build_discriminator(settings["discriminator"])
 
 
-def _inputs(slices: Slices, design: GeneratorDesign, more: Mapping[str, Any]) -> dict[str, Any]:
+def made_from(slices: Slices, design: GeneratorDesign, more: Mapping[str, Any]) -> dict[str, Any]:
     """What the training depends on, as JSON values."""
     labels = None if slices.labels is None else fingerprint(slices.labels)
     told = {"slices": fingerprint(slices.images), "labels": labels, "scale": slices.scale}

@@ -20,6 +20,7 @@ from fewmask.networks.stylegan2 import Discriminator
 from fewmask.synthesis.design import build_discriminator, build_generator
 
 FORMAT = 1
+_WIDTHS = ("z_dim", "w_dim", "classes", "channels", "mask_channels")
 PUBLISHED_INTENSITY = "8-bit pictures 0-255 as x / 127.5 - 1"
 
 Network = TypeVar("Network", bound=nn.Module)
@@ -117,7 +118,7 @@ def filled(
 def _refuse_wider(settings: Mapping[str, Any], state: Mapping[str, Tensor], where: str) -> None:
     """Every width that the settings ask for must occur in the weights."""
     longest = max((side for value in state.values() for side in value.shape), default=0)
-    widths = {name: settings[name] for name in ("z_dim", "w_dim", "classes", "channels") if name in settings}
+    widths = {name: settings[name] for name in _WIDTHS if name in settings}
     widths["channel_max"] = min(
         settings["channel_base"] / 2 / settings.get("first_cutoff", 2.0), settings["channel_max"]
     )

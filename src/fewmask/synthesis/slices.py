@@ -59,7 +59,7 @@ def refuse_slices(
             expected=f"at most {MOST_CONSTANT:.0%}",
             mend="Leave empty slices out, and check the intensity window.",
         )
-    if same:
+    if same and len(images) > 1:
         raise DataError(
             "all slices are the same",
             where=where,

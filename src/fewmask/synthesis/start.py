@@ -8,7 +8,8 @@ from torch import Tensor, nn
 
 from fewmask.core.errors import ConfigError
 from fewmask.networks.generator import ImageGenerator
-from fewmask.networks.stylegan2 import Discriminator
+from fewmask.networks.semanticgan import SemanticGenerator
+from fewmask.networks.stylegan2 import Discriminator, Generator
 
 SHOWN = 12
 """So many differences are listed."""
@@ -23,6 +24,9 @@ NUMBERS = {
 }
 """What is compared before the weights are, in words."""
 
+FRESH = "mask_branch."
+"""How the weights are named that a plain generator has none of: a mask branch on it starts from chance."""
+
 
 @dataclass(frozen=True, eq=False)
 class Start:
@@ -35,6 +39,8 @@ class Start:
 def copy_start(start: Start, generator: ImageGenerator, discriminator: Discriminator) -> str:
     """Copy the weights of `start` into networks of the same architecture; returns a short hash of them.
 
+    A plain StyleGAN2 fits one with a mask branch, which is left as it is.
+
     Raises:
         ConfigError: another architecture, with all that differs.
     """
@@ -42,7 +48,7 @@ def copy_start(start: Start, generator: ImageGenerator, discriminator: Discrimin
     digest = hashlib.sha256()
     for name, theirs, ours in _pairs(start, generator, discriminator):
         state = theirs.state_dict()
-        ours.load_state_dict(state)
+        ours.load_state_dict(state, strict=not _adds_masks(theirs, ours))
         for key, value in state.items():
             digest.update(f"{name}.{key}".encode() + _bytes(value))
     return digest.hexdigest()[:16]
@@ -95,14 +101,21 @@ def _mend(theirs: ImageGenerator, ours: ImageGenerator) -> str:
 
 
 def _differences(name: str, theirs: nn.Module, ours: nn.Module) -> list[str]:
-    if type(theirs) is not type(ours):
+    fresh = _adds_masks(theirs, ours)
+    if type(theirs) is not type(ours) and not fresh:
         return [f"{name}: {type(theirs).__module__} instead of {type(ours).__module__}"]
     found = [
         f"{name}: {getattr(theirs, number)} {words} instead of {getattr(ours, number)}"
         for number, words in NUMBERS.items()
         if getattr(theirs, number, None) != getattr(ours, number, None)
     ]
-    return found or _differing_shapes(name, theirs.state_dict(), ours.state_dict())
+    wanted = {key: value for key, value in ours.state_dict().items() if not (fresh and key.startswith(FRESH))}
+    return found or _differing_shapes(name, theirs.state_dict(), wanted)
+
+
+def _adds_masks(theirs: nn.Module, ours: nn.Module) -> bool:
+    """Whether ours is theirs with a mask branch."""
+    return isinstance(ours, SemanticGenerator) and isinstance(theirs, Generator)
 
 
 def _differing_shapes(name: str, theirs: Mapping[str, Tensor], ours: Mapping[str, Tensor]) -> list[str]:
