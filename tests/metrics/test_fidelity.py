@@ -3,8 +3,18 @@
 import numpy as np
 import pytest
 
+from fewmask.core.errors import ShapeError
 from fewmask.core.seed import stream
-from fewmask.metrics.fidelity import Overlap, nearest, nearest_other, novelty, overlap, spread, texture
+from fewmask.metrics.fidelity import (
+    Overlap,
+    coverage,
+    nearest,
+    nearest_other,
+    novelty,
+    overlap,
+    spread,
+    texture,
+)
 
 
 def images(name: str, count: int = 40) -> np.ndarray:
@@ -69,3 +79,24 @@ def test_texture_knows_sharpness_grain_contrast_and_brightness_by_scale():
     assert grainy[:, 0] == pytest.approx(np.log(0.1 * np.sqrt(0.75)), abs=0.1)
     assert (texture(base + 0.3) - plain)[:, -1] == pytest.approx(0.3)
     assert (texture(base + 0.3) - plain)[:, :-1] == pytest.approx(0, abs=1e-9)
+
+
+def test_coverage_is_read_beside_that_of_real_images():
+    held_out, training = images("held out", 60), images("train", 80)
+    whole = coverage(held_out, images("made", 70), training)
+    assert whole.images == 60
+    assert whole.covered == pytest.approx(whole.real_covered, abs=0.15)
+    few = coverage(held_out, np.repeat(images("few", 6), 15, axis=0), training)
+    assert few.covered < 0.1 < few.real_covered
+    assert coverage(held_out, images("made", 70) + 5).inside == 0
+    assert coverage(held_out, images("made", 70)).real_covered is None
+    assert coverage(held_out, images("made", 70)) == coverage(held_out, images("made", 70))
+    same = coverage(training, training)
+    assert (same.covered, same.inside) == (1, 1)
+
+
+def test_coverage_needs_enough_images():
+    with pytest.raises(ShapeError, match="coverage"):
+        coverage(images("held out", 3), images("made"))
+    with pytest.raises(ShapeError, match="coverage"):
+        coverage(images("held out"), np.zeros((20, 5)))

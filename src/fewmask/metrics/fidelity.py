@@ -8,6 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from fewmask.core.errors import ShapeError
+from fewmask.core.seed import stream
+
+DRAWS = 4
+"""A coverage is a mean over so many draws of which images are compared."""
+
 
 @dataclass(frozen=True)
 class Novelty:
@@ -68,6 +74,61 @@ def overlap(real: NDArray[np.floating], generated: NDArray[np.floating], *, neig
         float((across <= _reach(first, neighbours)[:, None]).any(axis=0).mean()),
         float((across <= _reach(second, neighbours)[None]).any(axis=1).mean()),
     )
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """How much of unseen real images generated ones cover: recall and precision of `overlap`, 0-1.
+
+    covered: share of the held-out real images that lie where generated images are; inside: share of the
+    generated images that lie where held-out ones are; real_covered: the share that as many training images
+    cover, which is what a perfect generator would get, None where it was not asked for; images: of each set,
+    in one draw.
+    """
+
+    covered: float
+    inside: float
+    real_covered: float | None
+    images: int
+
+
+def coverage(
+    held_out: NDArray[np.floating],
+    generated: NDArray[np.floating],
+    training: NDArray[np.floating] | None = None,
+    *,
+    neighbours: int = 3,
+    seed: int = 0,
+) -> Coverage:
+    """Share of held-out real images that generated ones cover (Kynkaanniemi et al. 2019, recall).
+
+    Args:
+        held_out: (H, D) embeddings of real images of patients that the generator never saw.
+        generated: (N, D) those of generated images.
+        training: (M, D) those of the training images, for the line to read the figure beside.
+        neighbours: as in `overlap`.
+        seed: of the choice of images: as many of each set as the smallest has, mean over `DRAWS` draws.
+
+    Raises:
+        ShapeError: a set of no more than `neighbours` images, or vectors of different lengths.
+    """
+    sets = [_flat(one) for one in (held_out, generated, training) if one is not None]
+    count = min(len(one) for one in sets)
+    if count <= neighbours or len({one.shape[1] for one in sets}) > 1:
+        raise ShapeError(
+            "coverage cannot be told of these images",
+            found=", ".join(f"{one.shape}" for one in sets),
+            expected=f"more than {neighbours} vectors in each set, all of one length",
+        )
+    found = []
+    for draw in range(DRAWS):
+        chance = stream(seed, "coverage", draw)
+        new, made, *seen = (one[chance.permutation(len(one))[:count]] for one in sets)
+        shared = overlap(new, made, neighbours=neighbours)
+        real = [overlap(new, one, neighbours=neighbours).recall for one in seen]
+        found.append((shared.recall, shared.precision, *real))
+    covered, inside, *real_covered = np.mean(found, axis=0).tolist()
+    return Coverage(covered, inside, real_covered[0] if real_covered else None, count)
 
 
 def nearest(images: NDArray[np.float64], others: NDArray[np.float64]) -> NDArray[np.float64]:

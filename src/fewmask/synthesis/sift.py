@@ -12,8 +12,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from fewmask.core.errors import ConfigError
-from fewmask.core.files import write_json, write_text
+from fewmask.core.errors import ConfigError, DataError
+from fewmask.core.files import read_json, write_json, write_text
+from fewmask.data.cohort_table import read_table
 from fewmask.metrics.shapes import ClassRow, Margin, class_table, implausible, ranges, shapes
 from fewmask.synthesis.factory import PairFolder, Record
 
@@ -98,6 +99,32 @@ def write_sifted(pairs: PairFolder, records: Mapping[int, Record], sifted: Sifte
     }
     write_json(pairs.folder / KEPT_JSON, told)
     return write_text(pairs.folder / KEPT_CSV, pairs.table(sifted.kept, records))
+
+
+def read_sifted(pairs: PairFolder) -> Sifted | None:
+    """The choice that `write_sifted` left beside the pairs; None when none was made.
+
+    Raises `DataError` when it is damaged, or when the table is not the one that was written with it.
+    """
+    path, table = pairs.folder / KEPT_JSON, pairs.folder / KEPT_CSV
+    if not path.is_file() or not table.is_file():
+        return None
+    told = read_json(path)
+    try:
+        kept = tuple(int(number) for number in told["kept"])
+        refused = {int(number): tuple(reasons) for number, reasons in told["refused"].items()}
+        listed = [int(row["number"]) for _, row in read_table(table).rows]
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise DataError("is no choice among pairs", where=str(path), found=str(error)) from error
+    if sorted(listed) != sorted(kept):
+        raise DataError(
+            "is not the table that was written with the choice beside it",
+            where=str(table),
+            found=f"{len(listed)} pairs",
+            expected=f"the {len(kept)} pairs of {KEPT_JSON}",
+            mend="Choose again; do not edit the table.",
+        )
+    return Sifted(kept, refused)
 
 
 def against_real(
