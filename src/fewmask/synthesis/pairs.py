@@ -17,7 +17,7 @@ from fewmask.core.seed import integer
 from fewmask.networks.generator import ImageGenerator
 from fewmask.networks.pixelhead import PixelHead
 from fewmask.synthesis.features import FeatureStack
-from fewmask.synthesis.pixelhead import member_probabilities, uncertainty, without_class_weights
+from fewmask.synthesis.pixelhead import draw_and_read, uncertainty, without_class_weights
 
 Float = NDArray[np.float32]
 
@@ -40,6 +40,42 @@ class Pair:
     soft: NDArray[np.float16]
     uncertain: Float
     score: float
+
+
+def numbered_styles(
+    generator: ImageGenerator,
+    seed: int,
+    number: int,
+    *,
+    truncation: float,
+    truncated_layers: int | None,
+    labels: Tensor | None,
+) -> Tensor:
+    """The styles (1, num_ws, w_dim) of pair `number`, on the generator's device; see `PairMaker`."""
+    device = next(generator.parameters()).device
+    chance = torch.Generator().manual_seed(integer(seed, "pairs", number))
+    z = torch.randn(1, generator.z_dim, generator=chance).to(device)
+    label = None
+    if labels is not None:
+        row = integer(seed, "pairs", "label", number) % len(labels)
+        label = labels[row : row + 1].to(device)
+    ws: Tensor = generator.mapping(z, label, truncation, truncated_layers=truncated_layers)
+    return ws
+
+
+def refuse_draws(generator: ImageGenerator, truncation: float, labels: Tensor | None) -> None:
+    """A `ConfigError` on a truncation outside [0, 1] or labels that do not fit the generator."""
+    if not 0 <= truncation <= 1:
+        raise ConfigError(
+            "pairs cannot be drawn so", found=f"truncation {truncation:g}", expected="truncation 0 to 1"
+        )
+    rows = 0 if labels is None else int(labels.shape[1])
+    if rows != generator.classes:
+        raise ConfigError(
+            "the labels to draw from do not fit the generator",
+            found=f"{rows} numbers a row",
+            expected=f"{generator.classes}",
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,32 +106,22 @@ class PairMaker:
 
     def __post_init__(self) -> None:
         """Refuse settings that cannot draw a pair."""
-        if not 0 <= self.truncation <= 1 or not self.heads:
-            raise ConfigError(
-                "pairs cannot be drawn so",
-                found=f"truncation {self.truncation:g}, {len(self.heads)} heads",
-                expected="truncation 0 to 1, and at least one head",
-            )
-        rows = 0 if self.labels is None else int(self.labels.shape[1])
-        if rows != self.generator.classes:
-            raise ConfigError(
-                "the labels to draw from do not fit the generator",
-                found=f"{rows} numbers a row",
-                expected=f"{self.generator.classes}",
-            )
+        refuse_draws(self.generator, self.truncation, self.labels)
+        if not self.heads:
+            raise ConfigError("pairs cannot be drawn so", found="no head", expected="at least one head")
 
     def __call__(self, number: int) -> Pair:
         """Pair `number`, at least 0."""
-        device = next(self.generator.parameters()).device
         with torch.no_grad():
-            ws = self.generator.mapping(
-                self._latent(number).to(device),
-                self._label(number, device),
-                self.truncation,
+            ws = numbered_styles(
+                self.generator,
+                self.seed,
+                number,
+                truncation=self.truncation,
                 truncated_layers=self.truncated_layers,
+                labels=self.labels,
             )
-            image = self.generator.synthesis(ws, noise="constant").float().clamp(-1, 1)
-            each = member_probabilities(self.heads, self.stack, image, ws)
+            image, each = draw_and_read(self.heads, self.stack, self.generator, ws)
             each = without_class_weights(each, self.class_weights)
             unsure = uncertainty(each)
         return Pair(
@@ -106,16 +132,6 @@ class PairMaker:
             unsure[0].cpu().numpy(),
             float(image_score(unsure)[0]),
         )
-
-    def _latent(self, number: int) -> Tensor:
-        chance = torch.Generator().manual_seed(integer(self.seed, "pairs", number))
-        return torch.randn(1, self.generator.z_dim, generator=chance)
-
-    def _label(self, number: int, device: torch.device) -> Tensor | None:
-        if self.labels is None:
-            return None
-        row = integer(self.seed, "pairs", "label", number) % len(self.labels)
-        return self.labels[row : row + 1].to(device)
 
 
 def vote(each: Tensor) -> Tensor:

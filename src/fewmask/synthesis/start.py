@@ -36,7 +36,7 @@ class Start:
     discriminator: Discriminator | None = None
 
 
-def copy_start(start: Start, generator: ImageGenerator, discriminator: Discriminator) -> str:
+def copy_start(start: Start, generator: ImageGenerator, discriminator: Discriminator | None) -> str:
     """Copy the weights of `start` into networks of the same architecture; returns a short hash of them.
 
     A plain StyleGAN2 fits one with a mask branch, which is left as it is.
