@@ -16,7 +16,7 @@ from fewmask.synthesis.autoshot import (
     weighed_labels,
 )
 from fewmask.synthesis.features import FeatureStack, GeneratorFeatures
-from fewmask.synthesis.pixelhead import member_probabilities
+from fewmask.synthesis.pixelhead import draw_and_read, member_probabilities
 
 
 @pytest.fixture(scope="module")
@@ -60,11 +60,12 @@ def ensemble(generator, stack):
 def test_an_ensemble_votes_and_disagrees(generator, ensemble, stack, class_weights, monkeypatch):
     seen = []
 
-    def spied(heads, stack, image, ws):
+    def spied(heads, stack, generator, ws):
+        image, each = draw_and_read(heads, stack, generator, ws)
         seen.append((image, ws))
-        return member_probabilities(heads, stack, image, ws)
+        return image, each
 
-    monkeypatch.setattr(autoshot, "member_probabilities", spied)
+    monkeypatch.setattr(autoshot, "draw_and_read", spied)
     found = _sample(generator, ensemble, stack, 4, class_weights=class_weights, batch_size=4)
     each = member_probabilities([ensemble], stack, *seen[0])
     each = each / torch.tensor(class_weights or (1.0, 1.0, 1.0)).view(3, 1, 1)

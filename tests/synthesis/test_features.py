@@ -6,7 +6,7 @@ from fewmask.core.errors import ConfigError, ShapeError
 from fewmask.core.run import Run
 from fewmask.data.phantom import View, draw_patient, render, scan
 from fewmask.inversion.encoder import encode
-from fewmask.networks import stylegan3
+from fewmask.networks import stylegan2, stylegan3
 from fewmask.networks.embedding import ImageEncoder
 from fewmask.networks.encoder import LatentEncoder, refinements
 from fewmask.networks.unet import build_unet
@@ -63,6 +63,24 @@ def test_generator_features_are_all_convolutions_above_4_px(generator):
     image, ws = _subjects(generator)
     maps = GeneratorFeatures(generator).maps(image, ws)
     assert [tuple(m.shape[1:]) for m in maps] == [(8, 8, 8), (8, 8, 8), (8, 16, 16), (8, 16, 16)]
+
+
+def test_drawn_images_have_the_features_that_are_found_by_their_latents(generator, discriminator):
+    image, ws = _subjects(generator)
+    other = stylegan2.Generator(8, 8, 16, 1, channel_base=128, channel_max=8, mapping_layers=1)
+    sources = [
+        DiscriminatorFeatures(discriminator),
+        GeneratorFeatures(generator),
+        GeneratorFeatures(other),
+        GeneratorFeatures(generator, encoder=lambda image: ws.flip(0)),
+        ImageFeatures(),
+    ]
+    stack = FeatureStack(sources)
+    drawn, maps = stack.drawn(generator, ws)
+    assert torch.equal(drawn, image.clamp(-1, 1))
+    expected = stack.maps(drawn, ws)
+    assert len(maps) == len(expected)
+    assert all(torch.equal(one, two) for one, two in zip(maps, expected, strict=True))
 
 
 def test_margins_are_cut_off_so_that_every_map_covers_the_image():

@@ -86,18 +86,15 @@ class ProjectedSum(nn.Module):
         """
         groups, bias = self._folded(maps, size, rows)
         fine = [(one[0], part) for group in groups if group[0][0].shape[2:] == size for one, part in group]
-        weight = torch.cat([part for _, part in fine], dim=1).t() if fine else None
         coarse = [_pixels_first(group) for group in groups if group[0][0].shape[2:] != size]
         height = max(1, BAND_PIXELS // size[1]) if bias.device.type == "cpu" else size[0]
         held = bias.new_empty(min(height, size[0]) * size[1], len(bias))
         for top in range(0, size[0], height):
             band = slice(top, min(top + height, size[0]))
             here = held[: (band.stop - top) * size[1]]
-            if weight is None:
-                here.copy_(bias.expand_as(here))
-            else:
-                read = [one[:, band].flatten(1) for one, _ in fine]
-                torch.addmm(bias, (torch.cat(read) if read[1:] else read[0]).t(), weight, out=here)
+            here.copy_(bias.expand_as(here))
+            for one, part in fine:
+                here.addmm_(one[:, band].flatten(1).t(), part.t())
             for one in coarse:
                 here.add_(_enlarged(one, band, size).reshape_as(here))
             yield band, here

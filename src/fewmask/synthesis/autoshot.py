@@ -19,7 +19,7 @@ from fewmask.data.softmasks import MaskArray, is_soft, soft_targets
 from fewmask.networks.generator import ImageGenerator
 from fewmask.networks.pixelhead import PixelHead
 from fewmask.synthesis.features import FeatureStack
-from fewmask.synthesis.pixelhead import entropy, member_probabilities, uncertainty, without_class_weights
+from fewmask.synthesis.pixelhead import draw_and_read, entropy, uncertainty, without_class_weights
 
 Float = NDArray[np.float32]
 
@@ -87,8 +87,8 @@ def sample_labelled(
         z = torch.stack([_draw(number, generator, seed) for number in numbers])
         with torch.no_grad():
             ws = generator.mapping(z, truncation=truncation)
-            image = generator.synthesis(ws, noise="constant").clamp(-1, 1)
-            each = without_class_weights(member_probabilities(heads, stack, image, ws), class_weights)
+            image, each = draw_and_read(heads, stack, generator, ws)
+            each = without_class_weights(each, class_weights)
             soft = each.mean(dim=0)
             unsure = uncertainty(each)
         if on_progress is not None:

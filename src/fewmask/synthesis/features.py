@@ -73,6 +73,14 @@ class GeneratorFeatures:
             )
         with looking(self.generator):
             features = self.generator.features(ws, noise="constant")
+        return self.read(features)
+
+    def of(self, generator: ImageGenerator) -> bool:
+        """Whether the maps are activations of this generator at the very latents that are given."""
+        return self.generator is generator and self.encoder is None
+
+    def read(self, features: Sequence[Feature]) -> list[Tensor]:
+        """The maps among all activations of the generator."""
         return [without_margin(feature) for feature in features if feature.size > 4]
 
 
@@ -153,6 +161,22 @@ class FeatureStack:
         """All feature maps (B, c_i, h_i, w_i)."""
         with torch.no_grad():
             return [one for source in self.sources for one in source.maps(image, ws)]
+
+    def drawn(self, generator: ImageGenerator, ws: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """The images (B, C, H, W) in [-1, 1] of latents (B, num_ws, w_dim), and all their feature maps.
+
+        The generator runs once, also where it is a source.
+        """
+        with looking(generator):
+            features, image = generator.synthesis.trace(ws, noise="constant")
+        image, maps = image.float().clamp(-1, 1), []
+        with torch.no_grad():
+            for source in self.sources:
+                if isinstance(source, GeneratorFeatures) and source.of(generator):
+                    maps += source.read(features)
+                else:
+                    maps += source.maps(image, ws)
+        return image, maps
 
     def channels(self, image: Tensor, ws: Tensor | None = None) -> tuple[int, ...]:
         """The channels of each map, found by looking at one subject."""

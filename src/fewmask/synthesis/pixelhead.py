@@ -20,6 +20,7 @@ from fewmask.core.volume import IGNORE
 from fewmask.data.augment_spatial import SpatialRanges
 from fewmask.data.batches import ArraySource, Augment, Stream
 from fewmask.data.softmasks import MaskArray, is_soft
+from fewmask.networks.generator import ImageGenerator
 from fewmask.networks.pixelhead import HeadKind, PixelHead
 from fewmask.objectives.pixelhead import PixelHeadObjective
 from fewmask.synthesis.features import ChannelStatistics, FeatureStack
@@ -252,8 +253,22 @@ def member_probabilities(
     heads: Sequence[PixelHead], stack: FeatureStack, image: Tensor, ws: Tensor | None
 ) -> Tensor:
     """Class probabilities (M, B, K, H, W) of every member of every head."""
+    return _every_member(heads, stack.maps(image, ws), image)
+
+
+def draw_and_read(
+    heads: Sequence[PixelHead], stack: FeatureStack, generator: ImageGenerator, ws: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Images (B, C, H, W) in [-1, 1] that a generator draws, with `member_probabilities` of them.
+
+    ws (B, num_ws, w_dim) are their latents. One pass of the generator gives both.
+    """
+    image, maps = stack.drawn(generator, ws)
+    return image, _every_member(heads, maps, image)
+
+
+def _every_member(heads: Sequence[PixelHead], maps: Sequence[Tensor], image: Tensor) -> Tensor:
     size = (int(image.shape[2]), int(image.shape[3]))
-    maps = stack.maps(image, ws)
     with torch.no_grad():
         return torch.cat([head(maps, size) for head in heads]).softmax(dim=2)
 
