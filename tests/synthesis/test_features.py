@@ -21,6 +21,7 @@ from fewmask.synthesis.features import (
     channel_statistics,
     looking,
     sampled_statistics,
+    stack_of,
 )
 from fewmask.synthesis.pixelhead import Shots, fit_head, predict_head
 from fewmask.training.launch import launch
@@ -63,6 +64,22 @@ def test_generator_features_are_all_convolutions_above_4_px(generator):
     image, ws = _subjects(generator)
     maps = GeneratorFeatures(generator).maps(image, ws)
     assert [tuple(m.shape[1:]) for m in maps] == [(8, 8, 8), (8, 8, 8), (8, 16, 16), (8, 16, 16)]
+
+
+def test_a_stack_of_names_leaves_out_layers_that_are_too_coarse(generator, discriminator):
+    image, ws = _subjects(generator)
+    networks = {"generator": lambda: generator, "discriminator": lambda: discriminator}
+    names = ("generator", "image", "discriminator")
+    fine, whole = (stack_of(names, networks, smallest=least).maps(image, ws) for least in (16, 4))
+    of_generator = [one for one in whole if one.shape[2] >= 16]
+    assert [tuple(one.shape) for one in fine if one.shape[2] < 16] == [
+        tuple(one.shape)
+        for one in DiscriminatorFeatures(discriminator).maps(image, None)
+        if one.shape[2] < 16
+    ]
+    assert len(fine) < len(whole)
+    assert {one.shape[2] for one in whole} == {4, 8, 16}
+    assert [tuple(one.shape) for one in fine if one.shape[2] >= 16] == [tuple(o.shape) for o in of_generator]
 
 
 def test_drawn_images_have_the_features_that_are_found_by_their_latents(generator, discriminator):

@@ -57,6 +57,9 @@ class HeadSettings(Settings):
         Literal["S", "M", "L", "mlp"],
         Field(description="depth of the dilated convolutions; mlp: none; a head learns on the CPU"),
     ] = "S"
+    smallest: Annotated[
+        int, Field(ge=4, description="the generator's layers below so many pixels a side are not read")
+    ] = 8
     width: Annotated[int, Field(ge=1, description="channels after the projection of the features")] = 64
     images: Annotated[int, Field(ge=1, description="training images seen")] = 2000
     members: Annotated[int, Field(ge=1, description="heads that vote, each from its own first weights")] = 1

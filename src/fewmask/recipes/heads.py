@@ -26,7 +26,7 @@ from fewmask.recipes.embedding import PER_PATIENT, learn_encoder, unlabelled_sli
 from fewmask.recipes.ganchecks import inversion_check
 from fewmask.recipes.head_settings import Headed
 from fewmask.recipes.latents import Latents
-from fewmask.recipes.reading import Reading, Source, Way
+from fewmask.recipes.reading import Reading, Way
 from fewmask.recipes.stage import Few, Labelled, Stage, every_draw
 from fewmask.report.content import Check
 from fewmask.segmenter.evaluate import score_masks
@@ -34,15 +34,10 @@ from fewmask.segmenter.heldout import iou_of
 from fewmask.segmenter.sources import encode
 from fewmask.synthesis.features import (
     ChannelStatistics,
-    DiscriminatorFeatures,
-    EncoderFeatures,
-    FeatureSource,
     FeatureStack,
-    GeneratorFeatures,
-    ImageFeatures,
-    UNetFeatures,
     channel_statistics,
     sampled_statistics,
+    stack_of,
 )
 from fewmask.synthesis.generator import TrainedGenerator
 from fewmask.synthesis.pixelhead import (
@@ -59,24 +54,6 @@ LOOKS = 8
 
 STATISTICS = 256
 """Slices over which the mean and the deviation of every feature are taken."""
-
-
-_FEATURES: Mapping[Source, Callable[[Any], FeatureSource]] = {
-    "generator": GeneratorFeatures,
-    "discriminator": DiscriminatorFeatures,
-    "encoder": EncoderFeatures,
-    "unet": UNetFeatures,
-}
-
-
-def stack_of(reading: Reading, networks: Mapping[Source, Callable[[], nn.Module]]) -> FeatureStack:
-    """The sources of a reading, in its order; `networks` gives those that it reads, the slice needs none."""
-    return FeatureStack(
-        [
-            ImageFeatures() if name == "image" else _FEATURES[name](networks[name]())
-            for name in reading.sources
-        ]
-    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -153,13 +130,14 @@ class Heads:
             return plain_unet(self.stage, few, items).to("cpu").network
 
         return stack_of(
-            reading,
+            reading.sources,
             {
                 "generator": generator,
                 "discriminator": lambda: self.gan.discriminator,
                 "encoder": lambda: self.encoder,
                 "unet": unet,
             },
+            smallest=self.settings.head.smallest,
         )
 
     def statistics(self, reading: Reading, stack: FeatureStack) -> ChannelStatistics:

@@ -29,11 +29,11 @@ from fewmask.objectives.segmentation import Schedule, SegmentationObjective
 from fewmask.objectives.stylegan import StyleGANObjective
 from fewmask.recipes.generator import design_of, like_start
 from fewmask.recipes.head_settings import Headed
-from fewmask.recipes.heads import stack_of
 from fewmask.recipes.latents import PIVOTS
-from fewmask.recipes.reading import Reading, Source, Way
+from fewmask.recipes.reading import Reading, Way
 from fewmask.recipes.settings import CommonSettings, GANRunSettings, GANSettings
 from fewmask.synthesis.design import GeneratorDesign, build_discriminator, build_generator
+from fewmask.synthesis.features import Source, stack_of
 from fewmask.synthesis.keep import read_generator
 from fewmask.synthesis.pixelhead import chances
 from fewmask.synthesis.quality import Judge, draw_images
@@ -245,7 +245,11 @@ def _head_rate(settings: Headed, reading: Reading) -> float:
         generator, _, discriminator = _networks(settings.gan, height, 1)
         latents = generator.mapping(torch.from_numpy(_noise((8, generator.z_dim)))).detach()
         networks |= {"generator": generator.eval, "discriminator": discriminator.eval}
-    stack, images, how = stack_of(reading, networks), _noise((8, 1, height, width)), settings.head
+    stack, images, how = (
+        stack_of(reading.sources, networks, smallest=settings.head.smallest),
+        _noise((8, 1, height, width)),
+        settings.head,
+    )
     channels = stack.channels(torch.from_numpy(images), latents)
     head = PixelHead(channels, CLASSES, kind=how.size, width=how.width, members=how.members)
     head.initialise(*chances(0, "plan", how.members))

@@ -3,9 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal, cast, get_args
 
-Source = Literal["generator", "discriminator", "encoder", "unet", "image"]
-"""Whose activations: of the generator after an inversion, of its discriminator, of an encoder that learned
-without labels, of the U-Net that learned from the same masks, or the slice itself."""
+from fewmask.synthesis.features import Source
 
 Way = Literal["w", "w+", "pti", "encoder"]
 """How a slice becomes latents: one or one per layer, found by steps; one, in a generator that was tuned to

@@ -6,10 +6,10 @@ whatever mode they are in, and are left in that mode. A stack is several sources
 enlarged or concatenated here; see `networks.pixelhead.ProjectedSum`.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +20,10 @@ from fewmask.networks.embedding import ImageEncoder
 from fewmask.networks.generator import Feature, ImageGenerator
 from fewmask.networks.stylegan2 import Discriminator
 from fewmask.networks.unet import UNet
+
+Source = Literal["generator", "discriminator", "encoder", "unet", "image"]
+"""Whose activations: of the generator at an image's latents, of its discriminator, of an encoder that learned
+without labels, of a U-Net, or the image itself."""
 
 
 class FeatureSource(Protocol):
@@ -51,7 +55,11 @@ def without_margin(feature: Feature) -> Tensor:
 
 @dataclass(frozen=True)
 class GeneratorFeatures:
-    """Every synthesis convolution of the generator except those at 4 x 4 (RepurposeGAN's stack).
+    """Every synthesis convolution of the generator of at least `smallest` pixels a side.
+
+    8, without those at 4 x 4, is RepurposeGAN's stack; 4 is DatasetGAN's; 16 leaves out what is too coarse to
+    tell a small organ from its neighbours.
+
 
     What lies outside of the image is cut off first (StyleGAN3's margins), so that every map covers the image
     and nothing else, and can be enlarged to it. The latents come with the image (from a projection), or from
@@ -60,6 +68,7 @@ class GeneratorFeatures:
 
     generator: ImageGenerator
     encoder: Callable[[Tensor], Tensor] | None = None
+    smallest: int = 8
 
     def maps(self, image: Tensor, ws: Tensor | None) -> list[Tensor]:
         """See `FeatureSource.maps`."""
@@ -81,7 +90,7 @@ class GeneratorFeatures:
 
     def read(self, features: Sequence[Feature]) -> list[Tensor]:
         """The maps among all activations of the generator."""
-        return [without_margin(feature) for feature in features if feature.size > 4]
+        return [without_margin(feature) for feature in features if feature.size >= self.smallest]
 
 
 @dataclass(frozen=True)
@@ -181,6 +190,33 @@ class FeatureStack:
     def channels(self, image: Tensor, ws: Tensor | None = None) -> tuple[int, ...]:
         """The channels of each map, found by looking at one subject."""
         return tuple(int(one.shape[1]) for one in self.maps(image[:1], None if ws is None else ws[:1]))
+
+
+_SOURCES: Mapping[Source, Callable[[Any], FeatureSource]] = {
+    "discriminator": DiscriminatorFeatures,
+    "encoder": EncoderFeatures,
+    "unet": UNetFeatures,
+}
+
+
+def stack_of(
+    names: Sequence[Source], networks: Mapping[Source, Callable[[], nn.Module]], *, smallest: int = 8
+) -> FeatureStack:
+    """The sources of these names, in their order.
+
+    networks: gives the network of each name, but for the image, which has none; smallest: see
+    `GeneratorFeatures`.
+    """
+
+    def one(name: Source) -> FeatureSource:
+        if name == "image":
+            return ImageFeatures()
+        network: Any = networks[name]()
+        return (
+            GeneratorFeatures(network, smallest=smallest) if name == "generator" else _SOURCES[name](network)
+        )
+
+    return FeatureStack([one(name) for name in names])
 
 
 @dataclass(frozen=True, eq=False)
