@@ -1,6 +1,9 @@
 """Fixtures that every test may use: where the real scans and the reference numbers lie, if they are there."""
 
 import os
+import resource
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import pytest
@@ -26,3 +29,19 @@ def data_folder() -> Path:
 def parity_folder() -> Path:
     """The folder of numbers from public reference implementations, from FEWMASK_PARITY."""
     return _folder("FEWMASK_PARITY", "../shared/parity")
+
+
+@pytest.fixture
+def files_of_at_most() -> Callable[[int], AbstractContextManager[None]]:
+    """The operating system ends every write after so many bytes of a file, as a full disk does."""
+
+    @contextmanager
+    def limited(size: int) -> Iterator[None]:
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+    return limited

@@ -31,6 +31,13 @@ def test_round_trip(tmp_path, sizes):
     assert path.read_bytes() == again.read_bytes()
 
 
+def test_a_write_that_stops_half_way_leaves_what_was_there(tmp_path, files_of_at_most):
+    before = write_inversion(tmp_path / "x.safetensors", _kept()).read_bytes()
+    with files_of_at_most(2000), pytest.raises(RunError, match="File too large"):
+        write_inversion(tmp_path / "x.safetensors", _kept((4, 8)))
+    assert [path.read_bytes() for path in tmp_path.iterdir()] == [before]
+
+
 def test_damaged_files_are_refused(tmp_path):
     path = write_inversion(tmp_path / "x.safetensors", _kept())
     path.write_bytes(path.read_bytes()[:-100])

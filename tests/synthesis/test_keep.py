@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from fewmask.core.errors import DataError
+from fewmask.core.errors import DataError, RunError
 from fewmask.core.run import GeneratorFolder
 from fewmask.synthesis.design import build_discriminator, build_generator
 from fewmask.synthesis.keep import KeptGenerator, read_generator, write_generator
@@ -23,6 +23,7 @@ def kept(settings=STYLEGAN2, critic=CRITIC):
 
 @pytest.mark.parametrize("settings", [STYLEGAN2, STYLEGAN3])
 @pytest.mark.parametrize("critic", [CRITIC, None])
+@torch.no_grad()  # with gradients other kernels are chosen for one than for the other
 def test_it_comes_back_as_it_was(settings, critic, tmp_path):
     before = kept(settings, critic)
     before.generator.mapping.w_avg.uniform_()
@@ -50,6 +51,14 @@ def test_writing_over_an_older_one_leaves_nothing_of_it(tmp_path):
     write_generator(tmp_path, kept(critic=None))
     assert not GeneratorFolder(tmp_path).discriminator_weights.exists()
     assert read_generator(tmp_path).discriminator is None
+
+
+def test_a_write_that_stops_half_way_leaves_no_generator(tmp_path, files_of_at_most):
+    with files_of_at_most(2000), pytest.raises(RunError, match="File too large"):
+        write_generator(tmp_path, kept())
+    assert not list(tmp_path.iterdir())
+    write_generator(tmp_path, kept())
+    assert read_generator(tmp_path).settings == STYLEGAN2
 
 
 def changed(folder, **values):

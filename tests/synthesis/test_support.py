@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from fewmask.core.errors import ConfigError, DataError
+from fewmask.core.errors import ConfigError, DataError, RunError
 from fewmask.core.volume import IGNORE, Mask, Volume
 from fewmask.data.check import check_cohort
 from fewmask.data.cohort import read_cohort
@@ -224,6 +224,15 @@ def test_what_cannot_be_taken_is_refused_in_words(ready: Path, tmp_path: Path, s
     spoil(folder)
     with pytest.raises(DataError, match=said):
         read_support(folder)
+
+
+def test_a_write_that_stops_half_way_is_told_and_the_same_again_completes(
+    generator, tmp_path, files_of_at_most
+) -> None:
+    with files_of_at_most(2000), pytest.raises(RunError, match="File too large"):
+        export(tmp_path, generator)
+    assert not list(tmp_path.iterdir())
+    assert export(tmp_path, generator) == ("sample_0000", "sample_0001", "sample_0002")
 
 
 def test_numbers_out_of_range(generator, tmp_path) -> None:

@@ -1,6 +1,5 @@
 """Checkpoints: whole or not at all."""
 
-import resource
 import shutil
 from pathlib import Path
 
@@ -125,17 +124,11 @@ def test_full_disk_leaves_the_old_checkpoints(tmp_path: Path, monkeypatch) -> No
     assert value_of(step) == 1
 
 
-def test_a_real_write_that_stops_half_way(tmp_path: Path) -> None:
-    """A file-size limit of the operating system ends the write in the middle, as a full disk does."""
+def test_a_real_write_that_stops_half_way(tmp_path: Path, files_of_at_most) -> None:
     step = Step(tmp_path)
     write_checkpoint(step, 10, state(1))
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
-    try:
-        with pytest.raises(RunError, match="File too large"):
-            write_checkpoint(step, 20, state(2, size=10_000))
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    with files_of_at_most(4096), pytest.raises(RunError, match="File too large"):
+        write_checkpoint(step, 20, state(2, size=10_000))
     assert names(step) == ["000000000010"]
     assert value_of(step) == 1
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 
 from fewmask.core.errors import RunError
 from fewmask.core.files import write_atomic
@@ -26,7 +26,8 @@ def write_inversion(path: Path, inversion: Inversion, recipe: Mapping[str, Any] 
     arrays = {name: getattr(inversion, name) for name in _FIELDS}
     arrays |= {f"noise/{n:02d}": noise for n, noise in enumerate(inversion.noise)}
     told = {_RECIPE: json.dumps(dict(recipe or {}), sort_keys=True)}
-    return write_atomic(path, lambda temporary: save_file(arrays, temporary, metadata=told))
+    content = save(arrays, metadata=told)  # its own writer raises no OSError on a full disk
+    return write_atomic(path, lambda temporary: temporary.write_bytes(content))
 
 
 def read_inversion(path: Path) -> Inversion:

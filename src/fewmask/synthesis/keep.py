@@ -9,15 +9,16 @@ from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from fewmask.core.errors import ConfigError, DataError
-from fewmask.core.files import make_folder, write_atomic, write_json
+from fewmask.core.files import make_folder, write_json
 from fewmask.core.run import GeneratorFolder
 from fewmask.networks.generator import ImageGenerator
 from fewmask.networks.stylegan2 import Discriminator
 from fewmask.synthesis.design import build_discriminator, build_generator
+from fewmask.training.checkpoint import write_tensors
 
 FORMAT = 1
 _WIDTHS = ("z_dim", "w_dim", "classes", "channels", "mask_channels")
@@ -152,8 +153,7 @@ def _refuse_other_architecture(
 
 def _write(path: Path, network: nn.Module) -> str:
     """Write a network's weights; their checksum."""
-    state = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
-    write_atomic(path, lambda temporary: save_file(state, temporary))
+    write_tensors(path, network.state_dict())
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 

@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file, save
 
 from fewmask.core.errors import ConfigError, DataError
 from fewmask.core.files import make_folder, write_atomic, write_json, write_text
@@ -121,8 +121,8 @@ def export_support(
     if _already(folder, made_from):
         return names
     ws, images = _samples(generator, count, seed, truncation, choose)
-    arrays = {"ws": ws, "images": images}
-    path = write_atomic(make_folder(folder) / SAMPLES, lambda temporary: save_file(arrays, temporary))
+    content = save({"ws": ws, "images": images})  # its own writer raises no OSError on a full disk
+    path = write_atomic(make_folder(folder) / SAMPLES, lambda temporary: temporary.write_bytes(content))
     for name, image in zip(names, images, strict=True):
         _write_images(folder, name, image, image_format)
     _write_overview(folder / "overview.png", names, images)
