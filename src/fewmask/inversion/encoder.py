@@ -22,7 +22,7 @@ from fewmask.networks.generator import ImageGenerator
 from fewmask.objectives.encoder import EncoderObjective, EncoderWeights
 from fewmask.objectives.perceptual import Distance
 from fewmask.training.launch import Fabric
-from fewmask.training.loop import fit
+from fewmask.training.loop import Objective, fit
 
 PASSES = 3
 """Passes of the encoder over every image, in training and in use."""
@@ -73,9 +73,7 @@ def fit_encoder(
         RunError: `step` holds an encoder of another generator or with other settings.
         TrainingError, StoppedError: see `training.loop.fit`.
     """
-    _refuse_passes(passes)
-    _refuse_elsewhere(generator, fabric)
-    check_images(generator, stream.at(0).image.cpu().numpy())
+    refuse_training(generator, stream, fabric, passes)
     weights = weights or EncoderWeights()
     made_from = {
         "generator": network_key(generator),
@@ -88,7 +86,7 @@ def fit_encoder(
         "width": width,
     }
     step.claim(made_from)
-    encoder = _untrained(generator, seed=seed, label=label, space=space, width=width)
+    encoder = untrained(generator, seed=seed, label=label, space=space, width=width)
     objective = EncoderObjective(
         encoder,
         generator,
@@ -98,6 +96,25 @@ def fit_encoder(
         weights=weights,
         learning_rate=learning_rate,
     )
+    train(
+        objective, generator, stream, step, images=images, seed=seed, fabric=fabric, parts=parts, label=label
+    )
+    return encoder.eval()
+
+
+def train(
+    objective: Objective,
+    generator: ImageGenerator,
+    stream: Stream,
+    step: Step,
+    *,
+    images: int,
+    seed: int,
+    fabric: Fabric,
+    parts: int,
+    label: str,
+) -> None:
+    """Run an encoder's objective; the generator does not change. See `fit_encoder`."""
     with without_gradients(generator):
         fit(
             objective,
@@ -111,7 +128,6 @@ def fit_encoder(
             parts=parts,
             label=label,
         )
-    return encoder.eval()
 
 
 def encode(
@@ -140,7 +156,7 @@ def encode(
         DataError: NaN or infinite values in the images.
         ConfigError: fewer than one pass, or a batch_size below 1.
     """
-    _refuse_passes(passes)
+    refuse_passes(passes)
     check_images(generator, images)
     if batch_size < 1:
         raise ConfigError("at least one image is encoded at once", found=f"batch_size={batch_size}")
@@ -155,9 +171,7 @@ def encode(
     return joined(parts)
 
 
-def _untrained(
-    generator: ImageGenerator, *, seed: int, label: str, space: Space, width: int
-) -> LatentEncoder:
+def untrained(generator: ImageGenerator, *, seed: int, label: str, space: Space, width: int) -> LatentEncoder:
     """An encoder that says the mean latent of this generator."""
     cloud = draw_cloud(generator, CLOUD, seed=seed)
     centre = cloud.mean[None, None]
@@ -178,7 +192,15 @@ def _untrained(
     return encoder
 
 
-def _refuse_passes(passes: int) -> None:
+def refuse_training(generator: ImageGenerator, stream: Stream, fabric: Fabric, passes: int) -> None:
+    """Raise what `fit_encoder` says of its generator, images and passes."""
+    refuse_passes(passes)
+    _refuse_elsewhere(generator, fabric)
+    check_images(generator, stream.at(0).image.cpu().numpy())
+
+
+def refuse_passes(passes: int) -> None:
+    """A `ConfigError` on fewer than one pass."""
     if passes < 1:
         raise ConfigError("an encoder looks at an image at least once", found=f"passes={passes}")
 

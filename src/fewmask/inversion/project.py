@@ -8,7 +8,7 @@ StyleGAN3's first styles place the image in its frame. By default they stay at t
 inversion could explain an image by moving it, and its features would no longer lie where the image does.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import cache
 from typing import Any
@@ -29,12 +29,14 @@ from fewmask.inversion.descent import (
     NoiseMaps,
     Projection,
     Space,
+    descend_each,
     framed,
     frozen_styles,
+    projection_loss,
 )
-from fewmask.inversion.place import device_of, on_device, without_gradients
+from fewmask.inversion.place import device_of, on_device
 from fewmask.inversion.result import Float, Inversion, joined, reconstruct
-from fewmask.inversion.resume import Part, array_key, network_key, part_name
+from fewmask.inversion.resume import array_key, network_key
 from fewmask.networks.generator import ImageGenerator
 from fewmask.objectives.perceptual import Distance
 
@@ -136,31 +138,32 @@ def project(
         noise_weight=noise_weight,
     )
     made = _made(generator, how, perceptual, seed, candidates, step)
-    tell = on_progress or _silent
 
     @cache
     def cloud() -> LatentCloud:
         return draw_cloud(generator, max(candidates, 256), seed=seed, frame=frame)
 
-    parts: list[Inversion] = []
-    for first in range(0, len(images), batch_size):
-        some = images[first : first + batch_size]
-        begin = None if start is None else start[first : first + batch_size]
-        inputs = {**made, "images": array_key(some), "start": array_key(begin)}
-        part = Part(step, part_name(first), inputs, every=save_every)
-        finished = part.finished()
-        if finished is None:
-            target = on_device(some, generator)
-            goal = Goal(target, perceptual.towards(target), cloud().mean, cloud().spread, seed)
-            origin = _begin(generator, begin, cloud(), target, candidates, how)
-            descent = Descent(how, generator, origin, goal)
-            for done in _descend(generator, descent, part):
-                tell(first * steps + done * len(some), len(images) * steps)
-            inversion = reconstruct(generator, descent.ws, target, goal.distance, maps=descent.maps)
-            finished = part.finish(inversion, inputs)
-        parts.append(finished[0])
-        tell((first + len(some)) * steps, len(images) * steps)
-    return joined(parts)
+    def begin(target: Tensor, which: slice) -> Descent:
+        goal = Goal(target, perceptual.towards(target), cloud().mean, cloud().spread, seed)
+        given = None if start is None else start[which]
+        origin = _begin(generator, given, cloud(), target, candidates, how)
+        return Descent(how.walk, generator, origin, goal, projection_loss(how, goal))
+
+    def made_from(which: slice) -> dict[str, Any]:
+        given = None if start is None else start[which]
+        return {**made, "images": array_key(images[which]), "start": array_key(given)}
+
+    return descend_each(
+        generator,
+        images,
+        begin,
+        made_from,
+        steps=steps,
+        batch_size=batch_size,
+        step=step,
+        save_every=save_every,
+        on_progress=on_progress,
+    )
 
 
 def draw_cloud(generator: ImageGenerator, count: int, *, seed: int, frame: Frame = "frozen") -> LatentCloud:
@@ -169,21 +172,28 @@ def draw_cloud(generator: ImageGenerator, count: int, *, seed: int, frame: Frame
     A generator with classes draws them all equally often. With frame="frozen" every latent is shown in the
     mean latent's frame, see `project`.
     """
+    frozen = frozen_styles(generator, frame)
+    with torch.no_grad():
+        w = draw_styles(generator, count, seed=seed)
+        mean = w.mean(dim=0)
+        thumbs = [
+            thumbnails(generator.synthesis(framed(some, generator.num_ws, frozen, mean), noise="constant"))
+            for some in torch.split(w.unsqueeze(1), 32)
+        ]
+    return LatentCloud(w, mean, float((w - mean).square().sum(dim=1).mean().sqrt()), torch.cat(thumbs))
+
+
+def draw_styles(generator: ImageGenerator, count: int, *, seed: int) -> Tensor:
+    """The latents w (count, w_dim) of `draw_cloud`."""
     chance = torch.Generator().manual_seed(integer(seed, "project", "cloud"))
     z = torch.randn(count, generator.z_dim, generator=chance)
     label = None
     if generator.classes:
         drawn = torch.randint(generator.classes, (count,), generator=chance)
         label = F.one_hot(drawn, generator.classes).float().to(device_of(generator))
-    frozen = frozen_styles(generator, frame)
     with torch.no_grad():
-        w = generator.mapping(z.to(device_of(generator)), label)[:, 0]
-        mean = w.mean(dim=0)
-        thumbs = [
-            thumbnails(generator.synthesis(framed(some, generator.num_ws, frozen, mean), noise="constant"))
-            for some in w.unsqueeze(1).split(32)
-        ]
-    return LatentCloud(w, mean, float((w - mean).square().sum(dim=1).mean().sqrt()), torch.cat(thumbs))
+        w: Tensor = generator.mapping(z.to(device_of(generator)), label)[:, 0]
+    return w
 
 
 def nearest(cloud: LatentCloud, images: Tensor) -> Tensor:
@@ -217,10 +227,6 @@ def _made(
     }
 
 
-def _silent(done: int, total: int) -> None:
-    """Nobody wants to know."""
-
-
 def _begin(
     generator: ImageGenerator,
     start: Float | None,
@@ -239,15 +245,3 @@ def _begin(
     else:
         begin = cloud.mean.expand(len(target), 1, -1)
     return begin if how.space == "w" else begin.expand(-1, generator.num_ws, -1)
-
-
-def _descend(generator: ImageGenerator, descent: Descent, part: Part) -> Iterator[int]:
-    """All steps, from where an earlier process stood if one died here; says how many are done."""
-    begun = part.begun()
-    if begun is not None:
-        descent.load_state(begun[1], begun[0])
-    with without_gradients(generator.synthesis):
-        while descent.step < descent.steps:
-            descent.advance()
-            part.save(descent.step, descent.state)
-            yield descent.step

@@ -120,6 +120,12 @@ class LatentEncoder(nn.Module):
         move = common + torch.stack(own, dim=1) if own else common
         return torch.cat([ws[:, : self.frame_ws], before + self.unit * move], dim=1)
 
+    def look(self, image: Tensor) -> Tensor:
+        """The first pass over images (B, C, R, R), from the mean latent: (B, num_ws, w_dim)."""
+        ws = self.centre.expand(len(image), self.num_ws, -1)
+        first: Tensor = self(image, self.start.expand_as(image), ws, torch.zeros_like(ws))
+        return first
+
     def _pyramid(self, x: Tensor) -> list[Tensor]:
         """Features of every level, coarse to fine, each (B, cells * width)."""
         x = self.stem(F.pixel_unshuffle(x, 2))
@@ -160,10 +166,8 @@ def refinements(
 
     Gradients flow through one pass only: the next one starts from the numbers that this one said.
     """
-    ws = encoder.centre.expand(len(image), encoder.num_ws, -1)
-    seen, slope = encoder.start.expand_as(image), torch.zeros_like(ws)
+    ws = encoder.look(image)
     for number in range(1, passes + 1):
-        ws = encoder(image, seen, ws, slope)
         if number == passes:
             yield ws, generator.synthesis(ws, noise="constant")
             return
@@ -172,7 +176,7 @@ def refinements(
             seen = generator.synthesis(ws, noise="constant")
             slope = slope_of(ws, seen, image)
         yield ws, seen
-        ws, seen = ws.detach(), seen.detach()
+        ws = encoder(image, seen.detach(), ws.detach(), slope)
 
 
 def slope_of(ws: Tensor, seen: Tensor, image: Tensor) -> Tensor:

@@ -81,6 +81,25 @@ def feature_matching(fake: Judged, real: Judged) -> Tensor:
     return torch.stack(scales).mean()
 
 
+def pairs_at(labelled: Stream, images_seen: int, batch: Batch, minimise: Minimise) -> Batch:
+    """This process's labelled pairs; they follow from `images_seen`, so nothing is kept to resume.
+
+    Raises:
+        ConfigError: they are not as many as `batch` or have no masks.
+    """
+    if labelled.batch_size != len(batch) * minimise.ranks:
+        raise ConfigError(
+            "a minibatch needs as many labelled images as others",
+            found=f"{labelled.batch_size} labelled, {len(batch) * minimise.ranks} others",
+            expected="the same batch size of both streams",
+        )
+    ranks, device = minimise.ranks, batch.image.device
+    pairs = labelled.at(images_seen, rank=minimise.rank, ranks=ranks, device=device)
+    if pairs.mask is None:
+        raise ConfigError("the labelled images have no masks", where=labelled.name)
+    return pairs
+
+
 class MaskGame:
     """Mask branch against the discriminator of pairs; the `Beside` of a `StyleGANObjective`.
 
@@ -137,22 +156,8 @@ class MaskGame:
         return {"mask_discriminator": self._adam}
 
     def at(self, images_seen: int, batch: Batch, minimise: Minimise) -> Batch:
-        """This process's labelled pairs; they follow from `images_seen`, so nothing is kept to resume.
-
-        Raises:
-            ConfigError: they are not as many as `batch` or have no masks.
-        """
-        if self.labelled.batch_size != len(batch) * minimise.ranks:
-            raise ConfigError(
-                "a minibatch needs as many labelled images as others",
-                found=f"{self.labelled.batch_size} labelled, {len(batch) * minimise.ranks} others",
-                expected="the same batch size of both streams",
-            )
-        ranks, device = minimise.ranks, batch.image.device
-        pairs = self.labelled.at(images_seen, rank=minimise.rank, ranks=ranks, device=device)
-        if pairs.mask is None:
-            raise ConfigError("the labelled images have no masks", where=self.labelled.name)
-        return pairs
+        """See `pairs_at`."""
+        return pairs_at(self.labelled, images_seen, batch, minimise)
 
     def draw(self, ws: Tensor, noise: Noise) -> tuple[Tensor, Tensor]:
         """From ws (B, num_ws, w_dim), an image and its mask."""
