@@ -73,12 +73,13 @@ def run(
     dry_run: Annotated[bool, Parameter(negative=())] = False,
     settings: Annotated[bool, Parameter(negative=())] = False,
 ) -> int:
-    """Run a recipe: supervised, fewshot, gan or invert. The same command again resumes where it stopped.
+    """Run a recipe. The same command again resumes where it stopped.
 
     Example: fewmask run fewshot --preset chest-xray-64 --cohort my_scans --out runs/mine gan.images=80000
 
     Args:
         recipe: `supervised` (U-Net on k masks against all), `fewshot` (GAN features, beside the U-Net),
+            `synthetic` (a factory of labelled images),
             `gan` (a generator on unlabelled slices) or `invert` (slices to latents of a generator).
         overrides: Settings as key=value, e.g. unet.images=800 shots.counts='[1, 8]'.
         preset: A named set of settings; `tiny` takes under a minute. `--preset list` shows them.
@@ -165,6 +166,38 @@ def sample(
         choose=choose,
         classes=classes,
     )
+
+
+@app.command
+def pairs(
+    run_folder: Path,
+    *,
+    out: Annotated[Path, Parameter(name=["--out", "-o"])],
+    count: int = 10_000,
+    cohort: Path | None = None,
+    shard: str = "0/1",
+    shots: int | None = None,
+    draw: int = 0,
+) -> int:
+    """Draw more generated images with masks from a finished run of `synthetic`, in shards if wanted.
+
+    Pair n is the same whatever the shards. The same command again draws what is missing; a larger --count
+    adds to what is there. When all are there, those to learn from are chosen and a card is written.
+
+    Example: fewmask pairs runs/factory --cohort my_scans --out my_pairs --count 10000 --shard 0/4
+
+    Args:
+        run_folder: Folder of the run.
+        out: Folder of the pairs: a cohort, the same for all shards.
+        count: Pairs of all shards together.
+        cohort: The run's cohort; without it, the built-in phantom.
+        shard: i/N: the pairs whose number leaves i when divided by N.
+        shots: Pairs from so many labelled slices; without it, from the most that the run has.
+        draw: Which draw of them.
+    """
+    from fewmask.recipes.pairs import pairs_verb
+
+    return pairs_verb(run_folder, cohort=cohort, out=out, count=count, shard=shard, shots=shots, draw=draw)
 
 
 @app.command
@@ -256,6 +289,37 @@ def consensus(
 
     return consensus_verb(
         cohort, out=out, rule=rule, of=of, at_least=at_least, readers=readers, classes=classes
+    )
+
+
+@app.command
+def export(
+    pairs: Path,
+    *,
+    to: Literal["nnunet", "folder", "dicom"],
+    out: Annotated[Path, Parameter(name=["--out", "-o"])],
+    everything: Annotated[bool, Parameter(name="--all", negative=())] = False,
+    image_format: Annotated[Literal["png", "nifti"] | None, Parameter(name="--format")] = None,
+    override: str | None = None,
+) -> int:
+    """Hand on generated pairs, with their card: for nnU-Net, as a folder, or as DICOM marked synthetic.
+
+    Refused (exit code 2) where the card tells of copies of training images, or does not tell of these pairs.
+
+    Example: fewmask export runs/mine/pairs --to nnunet --out Dataset501_Synthetic
+
+    Args:
+        pairs: Folder of generated pairs.
+        to: nnunet (raw data), folder (images/, masks/, cases.csv), or dicom (images and DICOM-SEG).
+        out: A new folder; it appears when it is complete.
+        everything: All pairs, not only those that were kept.
+        image_format: File format of the layout folder; without it, as the pairs are.
+        override: A sentence that the refusal prints; with it, it is done all the same, and the card says so.
+    """
+    from fewmask.recipes.export import export_verb
+
+    return export_verb(
+        pairs, to=to, out=out, everything=everything, image_format=image_format, override=override
     )
 
 

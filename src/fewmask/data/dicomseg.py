@@ -233,7 +233,7 @@ def _build(
     print_of_content = hashlib.sha256(np.ascontiguousarray(frames).tobytes()).hexdigest()
     entropy = [slices[0].uid, model, *names, print_of_content]
     spacing_z, *in_plane = mask.spacing_mm
-    return hd.seg.Segmentation(
+    built = hd.seg.Segmentation(
         source_images=sources,
         pixel_array=frames,
         segmentation_type=hd.seg.SegmentationTypeValues.BINARY,
@@ -255,6 +255,11 @@ def _build(
         content_label="SEGMENTATION",
         series_description=f"Segmentation by {model}"[:64],
     )
+    for item in (*built.DimensionOrganizationSequence, *built.DimensionIndexSequence):
+        item.DimensionOrganizationUID = generate_uid(entropy_srcs=[*entropy, "dimensions"])
+    if any(str(source.get("SyntheticData", "")) == "YES" for source in sources):
+        built.SyntheticData = "YES"  # what is outlined on an invented image is invented
+    return built
 
 
 def _describe(number: int, name: str, model: str) -> Any:

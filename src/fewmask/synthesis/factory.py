@@ -70,15 +70,15 @@ class PairFolder:
     modalities: tuple[str, ...]
     image_format: ImageFormat
 
-    def images_of(self, number: int) -> tuple[Path, ...]:
-        """The files of a pair's channels, in the order of the modalities."""
+    def images_of(self, number: int, suffix: str = "") -> tuple[Path, ...]:
+        """The files of a pair's channels, in the order of the modalities; `suffix`: if not the usual one."""
         ends = [f"_{name}" for name in self.modalities] if len(self.modalities) > 1 else [""]
-        suffix = SUFFIX[self.image_format]
+        suffix = suffix or SUFFIX[self.image_format]
         return tuple(self.folder / "images" / f"{name_of(number)}{end}{suffix}" for end in ends)
 
-    def mask_of(self, number: int) -> Path:
+    def mask_of(self, number: int, suffix: str = "") -> Path:
         """The file of a pair's mask."""
-        return self.folder / "masks" / f"{name_of(number)}{SUFFIX[self.image_format]}"
+        return self.folder / "masks" / f"{name_of(number)}{suffix or SUFFIX[self.image_format]}"
 
     def soft_of(self, number: int) -> Path:
         """The file of a pair's soft labels."""
@@ -114,8 +114,8 @@ class PairFolder:
         arrays = load_file(self.soft_of(number))
         return arrays["soft"], arrays["uncertain"]
 
-    def table(self, numbers: Iterable[int], records: Mapping[int, Record]) -> str:
-        """A cohort's table (cases.csv) of some of the pairs."""
+    def table(self, numbers: Iterable[int], records: Mapping[int, Record], suffix: str = "") -> str:
+        """A cohort's table (cases.csv) of some of the pairs; `suffix`: of their files."""
         channels = [IMAGE] if len(self.modalities) == 1 else [f"{IMAGE}:{name}" for name in self.modalities]
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
@@ -124,7 +124,7 @@ class PairFolder:
         writer.writerow(["case", "patient", *channels, "mask", *told])
         for number in sorted(numbers):
             one, name = records[number], name_of(number)
-            files = [*self.images_of(number), self.mask_of(number)]
+            files = [*self.images_of(number, suffix), self.mask_of(number, suffix)]
             where = [path.relative_to(self.folder).as_posix() for path in files]
             areas = [one.shapes[class_name].pixels for class_name in self.classes]
             row = [name, name, *where, number, one.score, one.image_sha256, one.mask_sha256, *areas]
@@ -220,14 +220,15 @@ def _write(pairs: PairFolder, pair: Pair) -> Record:
     mask = pairs.mask_of(pair.number)
     write_labels(_without_suffix(mask, pairs.image_format), pair.mask, pairs.image_format)
     found = shapes(pair.mask, pairs.classes)
-    return Record(pair.number, _sha256(images), _sha256([mask]), round(pair.score, 6), found)
+    return Record(pair.number, checksum(images), checksum([mask]), round(pair.score, 6), found)
 
 
 def _without_suffix(path: Path, image_format: ImageFormat) -> Path:
     return path.with_name(path.name.removesuffix(SUFFIX[image_format]))
 
 
-def _sha256(paths: Sequence[Path]) -> str:
+def checksum(paths: Sequence[Path]) -> str:
+    """SHA-256 of files, one after the other, as a `Record` holds it."""
     return hashlib.sha256(b"".join(path.read_bytes() for path in paths)).hexdigest()
 
 

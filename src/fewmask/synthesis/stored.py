@@ -15,7 +15,7 @@ ImageFormat = Literal["png", "nifti"]
 LEVELS: Mapping[str, int] = {"png": 255, "nifti": 4095}
 """Grey levels that [-1, 1] becomes: every program shows 8-bit pictures, and scans of 12 bit."""
 SUFFIX: Mapping[str, str] = {"png": ".png", "nifti": ".nii.gz"}
-_PLACE = {"png": np.eye(4), "nifti": np.diag([-1.0, -1.0, 1.0, 1.0])}
+PLACE = {"png": np.eye(4), "nifti": np.diag([-1.0, -1.0, 1.0, 1.0])}
 """Pictures lie nowhere; a NIfTI lies as an axial slice does, so that viewers show it upright."""
 
 
@@ -33,12 +33,12 @@ def from_grey_levels(voxels: NDArray[np.generic], image_format: ImageFormat) -> 
 def write_plane(path: Path, plane: NDArray[np.floating], image_format: ImageFormat) -> Path:
     """Write one channel (H, W) at `path`, given without its suffix; returns the file."""
     voxels = grey_levels(plane, image_format)[np.newaxis]
-    return write_volume(_named(path, image_format), Volume(voxels, _PLACE[image_format]))
+    return write_volume(_named(path, image_format), Volume(voxels, PLACE[image_format]))
 
 
 def write_labels(path: Path, mask: NDArray[np.uint8], image_format: ImageFormat) -> Path:
     """Write a mask (H, W) at `path`, given without its suffix, in the place of its image."""
-    return write_mask(_named(path, image_format), Mask(mask[np.newaxis], _PLACE[image_format]))
+    return write_mask(_named(path, image_format), Mask(mask[np.newaxis], PLACE[image_format]))
 
 
 def _named(path: Path, image_format: ImageFormat) -> Path:
