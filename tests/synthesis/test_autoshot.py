@@ -114,13 +114,13 @@ def test_the_most_uncertain_are_left_out():
 def test_real_images_get_their_share():
     samples = _certain_and_not()
     images, masks, weights = mix_with_real(
-        samples, samples.labels, samples.images[:1], samples.labels[:1], real_share=0.25
+        samples.images, samples.labels, samples.images[:1], samples.labels[:1], real_share=0.25
     )
     assert len(images) == len(masks) == len(weights) == 4
     assert weights[3:].sum() == pytest.approx(0.25)
     assert weights.sum() == pytest.approx(1)
     with pytest.raises(ConfigError, match="real"):
-        mix_with_real(samples, samples.labels, samples.images, samples.labels, real_share=2)
+        mix_with_real(samples.images, samples.labels, samples.images, samples.labels, real_share=2)
 
 
 def test_soft_labels_count_as_much_as_the_head_is_sure():
@@ -137,13 +137,13 @@ def test_soft_labels_count_as_much_as_the_head_is_sure():
 def test_soft_labels_and_real_masks_become_one_source():
     samples = _certain_and_not()
     real = np.array([[0, 1, IGNORE, 0]] * 4, np.uint8)[None]
-    images, masks, weights = mix_with_real(samples, weighed_labels(samples), samples.images[:1], real)
+    images, masks, weights = mix_with_real(samples.images, weighed_labels(samples), samples.images[:1], real)
     batch = Stream(ArraySource(images, masks), 8, seed=0, name="auto", weights=weights).at(0)
     assert batch.mask.shape == (8, 2, 4, 4)
     shown = batch.mask[batch.index == 3]
     assert torch.equal(shown[0, :, 0], torch.tensor([[1.0, 0, 0, 1], [0, 1, 0, 0]]))
     with pytest.raises(DataError, match="class numbers"):
-        mix_with_real(samples, samples.probabilities, samples.images[:1], real + 2)
+        mix_with_real(samples.images, samples.probabilities, samples.images[:1], real + 2)
 
 
 def test_senseless_settings_are_refused(generator, head, stack):

@@ -95,6 +95,11 @@ class Step:
         return self.folder / "model"
 
     @property
+    def pairs(self) -> Path:
+        """Generated images with labels, as a cohort."""
+        return self.folder / "pairs"
+
+    @property
     def inversion(self) -> Path:
         """Latents of real slices, and how well they are met."""
         return self.folder / "inversion.safetensors"

@@ -49,20 +49,23 @@ def train_unet(
     mixed: Mixed | None = None,
     teacher: TeacherSettings | None = None,
     start: Segmenter | None = None,
+    unet: UNetSettings | None = None,
+    augment: bool = True,
 ) -> Segmenter:
     """The U-Net of every arm: one architecture, one budget of images, one augmentation.
 
     `mixed` replaces the items by a source with sampling weights (generated images beside real ones);
     `teacher` lets the U-Net learn from its unlabelled images as well; `start` has the first weights.
+    `unet` replaces the settings of the run, where an arm divides its budget among several trainings.
     """
-    unet, held_out = stage.settings.unet, stage.validation
+    unet, held_out = unet or stage.settings.unet, stage.validation
     source, weights = mixed if mixed is not None else (None, None)
     name = place(arm, shots, draw)
     return fit_segmenter(
         Pairs(items.images, items.masks) if source is None else source,
         stage.preparation,
         stage.cohort.classes,
-        settings=fit_settings(unet, stage, items),
+        settings=fit_settings(unet, stage, items, augment=augment),
         step=stage.run.step(name),
         seed=stage.settings.seed,
         fabric=stage.fabric,
@@ -97,7 +100,7 @@ def _followed(stage: Stage) -> Pairs:
     return Pairs(stage.test_items.images, stage.test_items.masks)
 
 
-def fit_settings(unet: UNetSettings, stage: Stage, items: Labelled) -> FitSettings:
+def fit_settings(unet: UNetSettings, stage: Stage, items: Labelled, *, augment: bool = True) -> FitSettings:
     """The segmenter's settings from the recipe's; rare classes are weighed by what the items show."""
     patch: tuple[int, ...] | None = unet.patch
     if stage.settings.prepare.dims == 2:
@@ -108,7 +111,7 @@ def fit_settings(unet: UNetSettings, stage: Stage, items: Labelled) -> FitSettin
         images=unet.images,
         batch_size=unet.batch,
         lr=unet.learning_rate,
-        augment=StrongAugment(spatial=SpatialRanges(flips=unet.flips)),
+        augment=StrongAugment(spatial=SpatialRanges(flips=unet.flips)) if augment else None,
         class_weights=class_weights(stage, items) if unet.class_weights else (),
     )
 
@@ -129,6 +132,8 @@ def unet_arm(
     mixed: Callable[[], Mixed] | None = None,
     teacher: TeacherSettings | None = None,
     start: Callable[[], Segmenter] | None = None,
+    unet: UNetSettings | None = None,
+    augment: bool = True,
     made_from: Mapping[str, Any] | None = None,
 ) -> list[Row]:
     """Train the U-Net on `items` and score it on the test patients.
@@ -147,6 +152,8 @@ def unet_arm(
             mixed=None if mixed is None else mixed(),
             teacher=teacher,
             start=None if start is None else start(),
+            unet=unet,
+            augment=augment,
         )
         return evaluate(
             segmenter,
@@ -161,7 +168,7 @@ def unet_arm(
         )
 
     inputs = {
-        "unet": unet_key(stage.settings.unet),
+        "unet": unet_key(unet or stage.settings.unet),
         "items": [asdict(ref) for ref in items.refs],
         **(made_from or {}),
     }

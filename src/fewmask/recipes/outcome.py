@@ -1,7 +1,7 @@
 """From a finished run to its page, its table and its record."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -24,10 +24,12 @@ from fewmask.report.content import (
     CasePicture,
     Check,
     Deviation,
+    Gallery,
     LedgerLine,
     Picture,
     Report,
     Sentence,
+    Table,
     read_report,
     write_report,
 )
@@ -56,6 +58,10 @@ class Outcome:
     """By arm, on how many slices a person drew, for arms that learn from other slices than the shots."""
     unvalidated: frozenset[str] = frozenset()
     """Arms that choose nothing by the masks of validation patients."""
+    tables: tuple[Table, ...] = ()
+    galleries: tuple[Gallery, ...] = ()
+    terms: Mapping[str, str] = field(default_factory=dict)
+    """Words of the tables with their definitions."""
 
 
 def segmented(
@@ -87,6 +93,9 @@ def draw_report(stage: Stage, outcome: Outcome, arms: Sequence[Arm], job: Job) -
         ledger=_ledger(stage, outcome),
         checks=(*begun.checks, *outcome.checks),
         deviations=outcome.deviations,
+        tables=outcome.tables,
+        galleries=outcome.galleries,
+        terms=outcome.terms,
         remarks=(*begun.remarks, *best_model(stage, outcome.rows, begun)),
         cases=_cases(stage, outcome.rows, arms),
     )

@@ -32,9 +32,11 @@ from fewmask.recipes.head_settings import Headed
 from fewmask.recipes.latents import PIVOTS
 from fewmask.recipes.reading import Reading, Way
 from fewmask.recipes.settings import CommonSettings, GANRunSettings, GANSettings
+from fewmask.recipes.synthetic_settings import SyntheticSettings
 from fewmask.synthesis.design import GeneratorDesign, build_discriminator, build_generator
 from fewmask.synthesis.features import Source, stack_of
 from fewmask.synthesis.keep import read_generator
+from fewmask.synthesis.pairs import PairMaker
 from fewmask.synthesis.pixelhead import chances
 from fewmask.synthesis.quality import Judge, draw_images
 from fewmask.training.loop import Objective
@@ -231,6 +233,32 @@ def head_works(settings: Headed) -> list[Work]:
         Work(f"head on {one.text}", times, settings.head.images, partial(_head_rate, settings, one))
         for one in settings.trained_readings
     ]
+
+
+def pairs_work(settings: SyntheticSettings, times: int) -> Work:
+    """The pairs of all draws."""
+    return Work("pairs", times, settings.factory.pairs, partial(_pairs_rate, settings))
+
+
+def _pairs_rate(settings: SyntheticSettings) -> float:
+    """Pairs per second, without the writing of files."""
+    generator, _, discriminator = _networks(settings.gan, settings.prepare.size[0], 1)
+    networks: dict[Source, Callable[[], nn.Module]] = {
+        "generator": generator.eval,
+        "discriminator": discriminator.eval,
+    }
+    how = settings.head
+    stack = stack_of(settings.reading.sources, networks, smallest=how.smallest)
+    ws = generator.mapping(torch.from_numpy(_noise((1, generator.z_dim)))).detach()
+    channels = stack.channels(torch.from_numpy(_noise((1, 1, *settings.prepare.size))), ws)
+    head = PixelHead(channels, CLASSES, kind=how.size, width=how.width, members=how.members)
+    head.initialise(*chances(0, "plan", how.members))
+    draw, count = PairMaker(generator, [head], stack, 0), 3
+    draw(0)
+    started = time.perf_counter()
+    for number in range(count):
+        draw(number)
+    return count / (time.perf_counter() - started)
 
 
 def _head_rate(settings: Headed, reading: Reading) -> float:

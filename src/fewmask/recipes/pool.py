@@ -100,7 +100,7 @@ def autoshot_arm(heads: Heads, settings: FewshotSettings, few: Few, items: Label
         samples = most_certain(samples, 1.0 - auto.drop)
         images, masks = class_numbers(stage, items)
         labels = weighed_labels(samples, auto.confidence)
-        together, both, weights = mix_with_real(samples, labels, images, masks, real_share=auto.real)
+        together, both, weights = mix_with_real(samples.images, labels, images, masks, real_share=auto.real)
         return ArraySource(together, both), weights.tolist()
 
     told = {**heads.made_from(reading, items), "autoshot": auto.model_dump(mode="json")}

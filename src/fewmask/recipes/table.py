@@ -6,7 +6,7 @@ from functools import partial
 from typing import Any
 
 from fewmask.core.errors import ConfigError
-from fewmask.recipes import fewshot, gan, invert, supervised
+from fewmask.recipes import fewshot, gan, invert, supervised, synthetic
 from fewmask.recipes.fewshot_settings import FewshotSettings
 from fewmask.recipes.outcome import segmented
 from fewmask.recipes.page import Finished, Job
@@ -17,6 +17,7 @@ from fewmask.recipes.settings import (
     InvertRunSettings,
     SupervisedSettings,
 )
+from fewmask.recipes.synthetic_settings import SyntheticSettings
 from fewmask.report.content import Arm
 
 
@@ -54,6 +55,15 @@ RECIPES = {
             carry_out=partial(segmented, fewshot.run, fewshot.arms),
             plan=fewshot.plan,
             arms=fewshot.arms,
+        ),
+        Recipe(
+            name="synthetic",
+            question=synthetic.QUESTION,
+            settings=SyntheticSettings,
+            title="A factory of labelled images",
+            carry_out=partial(segmented, synthetic.run, synthetic.arms),
+            plan=synthetic.plan,
+            arms=synthetic.arms,
         ),
         Recipe(
             name="gan",

@@ -132,19 +132,19 @@ def weighed_labels(
 
 
 def mix_with_real(
-    samples: LabelledSamples,
+    generated: NDArray[np.floating],
     labels: MaskArray,
-    images: Float,
+    images: NDArray[np.floating],
     masks: NDArray[np.uint8],
     *,
     real_share: float = 0.5,
-) -> tuple[Float, MaskArray, NDArray[np.float64]]:
+) -> tuple[NDArray[np.floating], MaskArray, NDArray[np.float64]]:
     """Generated and real labelled images as one training set.
 
     Args:
-        samples: N generated images.
+        generated: (N, C, H, W) images.
         labels: what they show: (N, H, W) uint8, or soft (N, K, H, W) as from `weighed_labels`.
-        images: (k, C, H, W) real ones.
+        images: (k, C, H, W) real ones, of the same type of numbers.
         masks: (k, H, W) what these show, in the same numbers; class numbers where `labels` is soft, and they
             become one-hot.
         real_share: how much of what a training sees is real, in [0, 1].
@@ -166,7 +166,7 @@ def mix_with_real(
         ]
     )
     drawn: MaskArray = soft_targets(masks, labels.shape[1]) if is_soft(labels) else masks
-    return np.concatenate([samples.images, images]), np.concatenate([labels, drawn]), weights
+    return np.concatenate([generated, images]), np.concatenate([labels, drawn]), weights
 
 
 def _draw(number: int, generator: ImageGenerator, seed: int) -> Tensor:
