@@ -77,6 +77,8 @@ def test_ours_come_first_then_what_they_must_beat():
         (["factory.source=oracle", "head.support=somewhere"], "a person labelled"),
         (["head={support: somewhere, reads: [generator@pti]}"], "@w or @w+"),
         (["prepare.size=[48, 48]"], "squares"),
+        (["arms=[semantic pairs]", "gan.network=stylegan3-t"], "mask branch"),
+        (["semantic.steps=[1, 1]"], "twice"),
     ],
 )
 def test_settings_that_make_no_factory_are_refused(words, told):
@@ -206,6 +208,24 @@ def test_an_oracle_labels_generated_slices(tmp_path):
     assert "oracle" in told
     assert not list((run.folder / "steps" / "inversion").glob("w+/phantom*"))
     assert {row.arm for row in read_rows(run.results_csv)} == {"pairs", "unet"}
+
+
+def test_a_generator_that_draws_masks_is_a_factory_and_a_segmenter(tmp_path):
+    run = Run(tmp_path / "run")
+    words = (
+        "arms=[semantic pairs, semantic pairs then real, semantic search]",
+        "semantic={images: 32, encoder_images: 16, steps: [0, 2]}",
+        "shots.counts=[3]",
+    )
+    assert ended(*command(run.folder, *words)) == 0
+    rows = {(row.arm, row.shots) for row in read_rows(run.results_csv)}
+    ours = {"semantic", "semantic then real", "semantic search 0", "semantic search 2"}
+    assert rows == {*((arm, 3) for arm in ours), ("unet", 3), ("unet", None)}
+    pairs = open_pairs(run.step("semantic-pairs/k=3/draw=0").pairs)
+    assert len(pairs.records()) == 12
+    assert pairs.made_from["semantic"]["images"] == 32
+    assert read_card(pairs.folder) is not None
+    assert not (run.folder / "steps" / "pairs").exists()
 
 
 def test_nothing_plausible_is_said_in_words(tmp_path, capsys):

@@ -105,7 +105,16 @@ class Factory:
             lambda: self.maker(self.interpreter(few, items)),
             self.told(few, items),
             np.stack(items.masks),
+            **self.labelled_by(),
         )
+
+    def labelled_by(self) -> dict[str, Any]:
+        """The networks that draw and label the pairs of an interpreter, as `write` takes it."""
+        head = self.settings.head.model_dump(mode="json", exclude={"reads", "support"})
+        return {
+            "generator": network_key(self.heads.gan.generator),
+            "kind": {"reads": self.settings.reading.text, "head": head},
+        }
 
     def of_person(self) -> tuple[PairSet, dict[str, Any]]:
         """Pairs whose interpreter learned slices that a person labelled, and what they depend on."""
@@ -120,7 +129,8 @@ class Factory:
         def draw() -> Draw:
             return self.maker(heads.fit(reading, name, heads.stack(reading), shots, made_from))
 
-        return self.make(place("pairs person", len(masks), 0), draw, told, support.masks), told
+        name = place("pairs person", len(masks), 0)
+        return self.make(name, draw, told, support.masks, **self.labelled_by()), told
 
     def maker(self, head: TrainedHead) -> PairMaker:
         """Draws pair n with the labels of an interpreter."""
@@ -149,14 +159,23 @@ class Factory:
         return Shots(image.numpy(), oracle_masks(self.stage, image.numpy()), ws.numpy())
 
     def make(
-        self, name: str, draw: Callable[[], Draw], told: dict[str, Any], real: NDArray[np.uint8]
+        self,
+        name: str,
+        draw: Callable[[], Draw],
+        told: dict[str, Any],
+        real: NDArray[np.uint8],
+        *,
+        generator: str,
+        kind: dict[str, Any],
     ) -> PairSet:
         """Pairs under a step: made, resumed, or known. `draw` is asked only while some are missing.
 
-        told: what they depend on (JSON values); real: the masks that they were made from, label values.
+        told: what they depend on (JSON values); real: the masks that they were made from, label values;
+        generator, kind: see `write`.
         """
         if name not in self._sets:
-            pairs = self.write(self.stage.run.step(name).pairs, draw, told, self.settings.factory.pairs)
+            folder, count = self.stage.run.step(name).pairs, self.settings.factory.pairs
+            pairs = self.write(folder, draw, told, count, generator=generator, kind=kind)
             self._sets[name] = self.chosen(pairs, real)
         return self._sets[name]
 
@@ -167,10 +186,15 @@ class Factory:
         told: dict[str, Any],
         count: int,
         *,
+        generator: str,
+        kind: dict[str, Any],
         shard: Shard = (0, 1),
         on_progress: Callable[[int, int], None] | None = None,
     ) -> PairFolder:
-        """Pairs on the disk. What they are made from names no patient: the folder may be given away."""
+        """Pairs on the disk. What they are made from names no patient: the folder may be given away.
+
+        generator: hash of the network that draws them; kind: what labels them, in settings.
+        """
         made, settings = cache(draw), self.settings
         source = {name: value for name, value in told.items() if name != "pairs"}  # more may be added
         whole = json.dumps({"stage": self.stage.key, **source}, sort_keys=True)
@@ -179,10 +203,9 @@ class Factory:
             lambda number: made()(number),
             count,
             made_from={
-                "generator": network_key(self.heads.gan.generator),
+                "generator": generator,
                 "key": hashlib.sha256(whole.encode()).hexdigest(),
-                "reads": settings.reading.text,
-                "head": settings.head.model_dump(mode="json", exclude={"reads", "support"}),
+                **kind,
                 "factory": told_of(settings.factory),
                 "seed": settings.seed,
             },

@@ -307,8 +307,15 @@ class Heads:
             told["unet"] = unet_key(settings.unet)
         if "encoder" in reading.sources:
             told["encoder"] = settings.encoder.model_dump(mode="json")
-        refs = [] if items is None else [asdict(ref) for ref in items.refs]
-        return {"reading": reading.text, "items": refs, **told}
+        return {"reading": reading.text, **self.labelled_from(items), **told}
+
+    def labelled_from(self, items: Labelled | None) -> dict[str, Any]:
+        """Which labelled slices something depends on, as JSON values."""
+        return {"items": [] if items is None else [asdict(ref) for ref in items.refs]}
+
+
+Answers = Callable[[Sequence[int]], NDArray[np.float32]]
+"""Class probabilities (n, K, H, W) of some of the test slices, by their rows."""
 
 
 def key_of(reading: Reading) -> str:
@@ -333,15 +340,32 @@ def tested_head(
     train: Callable[[], TrainedHead],
 ) -> list[Row]:
     """The published test path: invert the test slice (where the generator is read), let the head answer."""
+
+    def answers() -> Answers:
+        head = train()
+        ws = heads.tested_ws(head.reading)
+        return lambda rows: heads.probabilities(head, rows, ws)
+
+    return tested_answers(heads, arm, shots, draw, made_from, answers)
+
+
+def tested_answers(
+    heads: Heads,
+    arm: str,
+    shots: int,
+    draw: int,
+    made_from: dict[str, Any],
+    answers: Callable[[], Answers],
+) -> list[Row]:
+    """Score what answers on test slices, case by case; asked only while the arm is still to be scored."""
     stage, name = heads.stage, place(arm, shots, draw)
 
     def compute() -> list[Row]:
-        tested, head = heads.tested, train()
-        ws = heads.tested_ws(head.reading)
+        tested, answer_of = heads.tested, answers()
 
         def segment(case: Case, images: Mapping[str, Volume]) -> tuple[Mask, Trace]:
             trace = tested.traces[case.name]
-            answer = from_slices(heads.probabilities(head, tested.rows_of[case.name], ws))
+            answer = from_slices(answer_of(tested.rows_of[case.name]))
             return undo_probabilities(answer, trace, labels=stage.labels), trace
 
         return score_masks(

@@ -56,7 +56,8 @@ def pairs_verb(
             say(console, f"{done} of {total} pairs of this shard")
             last.append(done)
 
-    pairs = factory.write(out, lambda: maker, told, count, shard=share, on_progress=progress)
+    by = factory.labelled_by()
+    pairs = factory.write(out, lambda: maker, told, count, **by, shard=share, on_progress=progress)
     there = len(pairs.records())
     say(console, f"{there} of {count} pairs: {out}")
     if there < count:
@@ -113,7 +114,7 @@ def _settings(run: Run) -> tuple[SyntheticSettings, dict[str, Any]]:
         if (record.get("recipe") == "synthetic")
         else None
     )
-    if settings is None or not settings.needs_pairs:
+    if settings is None or not settings.needs_interpreter:
         raise ConfigError(
             "is not the folder of a finished run of `synthetic` that made pairs",
             where=str(run.folder),

@@ -240,6 +240,12 @@ def pairs_work(settings: SyntheticSettings, times: int) -> Work:
     return Work("pairs", times, settings.factory.pairs, partial(_pairs_rate, settings))
 
 
+def semantic_work(settings: SyntheticSettings, times: int) -> Work:
+    """Generators with a mask branch; both discriminators together take about twice the time of one."""
+    size = settings.prepare.size[0]
+    return Work("SemanticGAN", times, settings.semantic.images, lambda: _gan_rate(settings.gan, size, 1) / 2)
+
+
 def _pairs_rate(settings: SyntheticSettings) -> float:
     """Pairs per second, without the writing of files."""
     generator, _, discriminator = _networks(settings.gan, settings.prepare.size[0], 1)

@@ -33,9 +33,11 @@ from fewmask.recipes.plan import (
     head_works,
     inversion_works,
     pairs_work,
+    semantic_work,
     unet_work,
 )
 from fewmask.recipes.pool import TEACHER, pool_of, teacher_arm
+from fewmask.recipes.semantic import SEMANTIC, Semantics, search_key
 from fewmask.recipes.stage import Few, Labelled, Stage, every_draw
 from fewmask.recipes.synthetic_settings import SyntheticSettings
 from fewmask.recipes.taught import Lessons, alone_arm, alone_key, mixed_arm, mixed_key, then_arm, then_key
@@ -95,9 +97,28 @@ def _taught(settings: SyntheticSettings) -> list[Arm]:
         if settings.head.support is not None:
             what = "the same, the ensemble taught by generated slices that a person labelled"
             found.append(Arm(PERSON, "U-Net on pairs, labelled by a person", "ours", what, own_masks=True))
+    found += _semantic(settings)
     if "interpreter" in settings.arms:
         what = f"the ensemble on {settings.reading.text} itself, on test slices after an inversion"
         found.append(Arm(key_of(settings.reading), f"head on {settings.reading.text}", "ours", what))
+    return found
+
+
+def _semantic(settings: SyntheticSettings) -> list[Arm]:
+    """The arms of generators that draw masks themselves."""
+    of = "what a generator with a mask branch draws"
+    found = []
+    if "semantic pairs then real" in settings.arms:
+        name, what = "U-Net on SemanticGAN's pairs, then real slices", f"a U-Net that learns from {of}, then "
+        found.append(Arm(then_key(SEMANTIC), name, "ours", f"{what}from the real slices"))
+    if "semantic pairs" in settings.arms:
+        what = f"a U-Net that learns from {of}"
+        found.append(Arm(alone_key(SEMANTIC), "U-Net on SemanticGAN's pairs alone", "ours", what))
+    if "semantic search" in settings.arms:
+        for steps in settings.semantic.steps:
+            how = f"{steps} steps of search" if steps else "its encoder alone"
+            what = "the mask that the generator draws beside the image nearest to the test slice"
+            found.append(Arm(search_key(steps), f"SemanticGAN by {how}", "ours", what))
     return found
 
 
@@ -105,10 +126,13 @@ def run(stage: Stage, settings: SyntheticSettings) -> Outcome:
     """Train and score every arm."""
     _refuse_oracle(stage, settings)
     unlabelled = unlabelled_slices(stage.ground, settings.gan.slices_per_patient)
-    gan = learn_generator(stage.ground, settings.gan, Slices(unlabelled)) if settings.needs_pairs else None
+    gan = (
+        learn_generator(stage.ground, settings.gan, Slices(unlabelled)) if settings.needs_generator else None
+    )
     stage = replace(stage, ground=stage.ground.alone())
     heads = Heads(stage, settings, unlabelled, gan)
     factory, pool = Factory(heads, settings), pool_of(unlabelled, settings.pool, settings.seed)
+    semantics = Semantics(factory) if settings.needs_semantic else None
 
     rows: list[Row] = empty_arm(stage) if "empty" in settings.arms else []
     for few, items in every_draw(stage):
@@ -121,6 +145,8 @@ def run(stage: Stage, settings: SyntheticSettings) -> Outcome:
         if "interpreter" in settings.arms:
             rows += head_arm(heads, settings.reading, few, items)
         rows += taught(factory, few, items)
+        if semantics is not None:
+            rows += semantics.arms(few, items)
     if settings.shots.full:
         rows += unet_arm(stage, stage.labelled, shots=None, draw=0)
     if settings.head.support is not None and "pairs" in settings.arms:
@@ -128,7 +154,7 @@ def run(stage: Stage, settings: SyntheticSettings) -> Outcome:
     learned = learned_from(settings, len(unlabelled), len(pool))
     if gan is None:
         return Outcome(rows, unlabelled=learned)
-    judged = Judge(factory).judged()
+    judged = Judge(factory).judged(semantics)
     checks = gan_checks(gan.generator, unlabelled, heads.tested.images, seed=settings.seed)
     inverted = support_checks(heads) if settings.inverts else ()
     return Outcome(
@@ -146,7 +172,7 @@ def taught(factory: Factory, few: Few, items: Labelled) -> list[Row]:
     settings, stage = factory.settings, factory.stage
     how = settings.factory
     rows: list[Row] = []
-    if not settings.needs_pairs:
+    if not settings.needs_interpreter:
         return rows
     lessons = Lessons(PAIRS, partial(factory.of, few, items), how.labels, factory.told(few, items))
     if "pairs" in settings.arms:
@@ -188,13 +214,16 @@ def plan(settings: SyntheticSettings) -> Sequence[Work]:
     """What `run` will do, to be timed."""
     draws = len(settings.shots.counts) * settings.shots.draws
     works: list[Work] = []
-    if settings.needs_pairs:
-        size = settings.prepare.size[0]
+    size = settings.prepare.size[0]
+    if settings.needs_generator:
         works.append(gan_work(settings.gan, size))
         works.append(embedding_work(settings.encoder.images, size, what="self-supervised encoder"))
+    if settings.needs_interpreter:
         works += [*inversion_works(settings), *head_works(settings), pairs_work(settings, draws)]
+    if settings.needs_semantic:
+        works.append(semantic_work(settings, draws))
     works.append(unet_work(settings, "plain U-Net", draws + int(settings.shots.full)))
-    others = ("empty", "unet", "interpreter", "mixed")
+    others = ("empty", "unet", "interpreter", "mixed", "semantic search")
     trained: list[str] = [name for name in settings.arms if name not in others]
     trained += [f"mixed, {share:.0%} real" for share in settings.factory.mix if "mixed" in settings.arms]
     return [*works, *(unet_work(settings, name, draws) for name in trained)]

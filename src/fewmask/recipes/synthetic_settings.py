@@ -83,10 +83,40 @@ class FactorySettings(Settings):
     ] = "png"
 
 
+class SemanticSettings(Settings):
+    """SemanticGAN: for each draw of shots the generator goes on and learns to draw masks too."""
+
+    images: Annotated[
+        int,
+        Field(ge=1, description="unlabelled slices that it sees, and labelled ones, after the run's GAN"),
+    ] = 8_000
+    augment: Annotated[bool, Field(description="vary the labelled slices and their masks")] = True
+    truncation: Annotated[float, Field(gt=0, le=1, description="psi of its pairs; 1 as published")] = 1.0
+    encoder_images: Annotated[
+        int,
+        Field(ge=0, description="slices on which its encoder learns; 0: none, the search starts at the mean"),
+    ] = 4_000
+    steps: Annotated[
+        tuple[Annotated[int, Field(ge=0)], ...],
+        Field(description="semantic search: steps on latents of test slices, one arm each; 0: encoder only"),
+    ] = (0, 100, 300)
+
+
 SyntheticArm = Literal[
-    "empty", "unet", "plain", "mean teacher", "interpreter", "pairs", "pairs then real", "mixed"
+    "empty",
+    "unet",
+    "plain",
+    "mean teacher",
+    "interpreter",
+    "pairs",
+    "pairs then real",
+    "mixed",
+    "semantic pairs",
+    "semantic pairs then real",
+    "semantic search",
 ]
-"""Groups of arms that `synthetic` can train; "mixed" are those of factory.mix."""
+"""Groups of arms that `synthetic` can train; "mixed" are those of factory.mix, "semantic search" those of
+semantic.steps."""
 
 
 class SyntheticSettings(CommonSettings):
@@ -100,6 +130,7 @@ class SyntheticSettings(CommonSettings):
     inversion: InversionSettings = InversionSettings()
     head: InterpreterSettings = InterpreterSettings()
     factory: FactorySettings = FactorySettings()
+    semantic: SemanticSettings = SemanticSettings()
     teacher: TeacherArmSettings = TeacherArmSettings()
 
     @property
@@ -110,17 +141,32 @@ class SyntheticSettings(CommonSettings):
     @property
     def trained_readings(self) -> tuple[Reading, ...]:
         """The interpreter's, where an arm needs it."""
-        return (self.reading,) if self.needs_pairs else ()
+        return (self.reading,) if self.needs_interpreter else ()
 
     @property
-    def needs_pairs(self) -> bool:
-        """Whether any arm needs an interpreter."""
+    def needs_interpreter(self) -> bool:
+        """Whether any arm needs the ensemble that labels generated slices."""
         return bool({"interpreter", "pairs", "pairs then real", "mixed"} & set(self.arms))
+
+    @property
+    def needs_semantic_pairs(self) -> bool:
+        """Whether any arm learns from what the mask branch draws."""
+        return bool({"semantic pairs", "semantic pairs then real"} & set(self.arms))
+
+    @property
+    def needs_semantic(self) -> bool:
+        """Whether any arm needs a generator with a mask branch."""
+        return self.needs_semantic_pairs or "semantic search" in self.arms
+
+    @property
+    def needs_generator(self) -> bool:
+        """Whether any arm needs a generator at all."""
+        return self.needs_interpreter or self.needs_semantic
 
     @property
     def inverts(self) -> bool:
         """Whether labelled slices have to be inverted."""
-        return self.needs_pairs and self.factory.source == "real"
+        return self.needs_interpreter and self.factory.source == "real"
 
     @model_validator(mode="after")
     def _an_interpreter_that_generates(self) -> "SyntheticSettings":
@@ -135,6 +181,14 @@ class SyntheticSettings(CommonSettings):
             )
         if len(set(self.factory.mix)) < len(self.factory.mix):
             raise ValueError("factory.mix names a share twice: it would be one arm")
+        return self
+
+    @model_validator(mode="after")
+    def _a_generator_that_can_draw_masks(self) -> "SyntheticSettings":
+        if self.needs_semantic and self.gan.network != "stylegan2":
+            raise ValueError("a mask branch stands beside a StyleGAN2: set gan.network=stylegan2")
+        if len(set(self.semantic.steps)) < len(self.semantic.steps):
+            raise ValueError("semantic.steps names a number twice: it would be one arm")
         return self
 
     @model_validator(mode="after")

@@ -11,7 +11,6 @@ from torch import Tensor
 
 from fewmask.core.errors import ShapeError
 from fewmask.data.overlay import montage, overlay, png_bytes, with_legend
-from fewmask.inversion.resume import network_key
 from fewmask.metrics.calibration import FEWEST as FEWEST_RANKED
 from fewmask.metrics.calibration import UncertaintyCurve, uncertainty_curve
 from fewmask.metrics.fidelity import Coverage, coverage
@@ -19,6 +18,7 @@ from fewmask.metrics.memorisation import FEWEST, CopyDetector
 from fewmask.metrics.overlap import overlap as overlap_of
 from fewmask.recipes.factory import Factory, PairSet, oracle_masks
 from fewmask.recipes.record import versions
+from fewmask.recipes.semantic import Semantics
 from fewmask.recipes.stage import Few, Labelled, every_draw
 from fewmask.report.content import Check, Gallery, Picture, Table
 from fewmask.segmenter.sources import encode
@@ -75,10 +75,18 @@ class Judge:
     def __init__(self, factory: Factory) -> None:
         self.factory, self.heads, self.stage = factory, factory.heads, factory.stage
 
-    def judged(self) -> Judged:
+    def judged(self, semantics: Semantics | None) -> Judged:
         """Everything about all sets; tables and pictures are of the first draw."""
-        found = [(few, self.look(few, items)) for few, items in every_draw(self.stage)]
+        found: list[tuple[Few, Looked]] = []
+        for few, items in every_draw(self.stage):
+            if self.factory.settings.needs_interpreter:
+                found.append((few, self.look(few, items)))
+            if semantics is not None and self.factory.settings.needs_semantic_pairs:
+                drawn, name = semantics.pairs(few, items), f"mask branch, k = {few.count}"
+                found.append((few, self.look_at(name, drawn, None, agreed=self._may_ask(few))))
         first = [one for few, one in found if few.draw == 0]
+        if not first:
+            return Judged()
         curves = [one for one in first if one.curve is not None]
         tables = (sets_table(first), frequencies_table(first[-1], self.real_masks))
         return Judged(
@@ -88,11 +96,15 @@ class Judge:
             TERMS,
         )
 
+    def _may_ask(self, few: Few) -> bool:
+        """Whether the U-Net on all masks is asked about the pairs of a draw."""
+        return few.draw == 0 and self.stage.settings.shots.full
+
     def look(self, few: Few, items: Labelled) -> Looked:
         """One set of pairs; its card is written beside it."""
         drawn = self.factory.of(few, items)
-        agreed = few.draw == 0 and self.stage.settings.shots.full
-        return self.look_at(f"k = {few.count}", drawn, self._curve(few, items), agreed=agreed)
+        curve = self._curve(few, items)
+        return self.look_at(f"k = {few.count}", drawn, curve, agreed=self._may_ask(few))
 
     def look_at(
         self, name: str, drawn: PairSet, curve: UncertaintyCurve | None, *, agreed: bool = False
@@ -110,7 +122,6 @@ class Judge:
         kept = [drawn.records[number] for number in drawn.sifted.kept]
         card = card_of(
             drawn.pairs,
-            generator=network_key(self.heads.gan.generator),
             copies=looked.copies,
             frequencies=against_real(kept, self.real_masks, self.stage.cohort.classes),
             coverage=looked.covered,
