@@ -108,7 +108,7 @@ def pairs_of(run: Run, count: int) -> Path:
 
 def test_every_arm_is_scored_on_the_test_patients(done: Run):
     rows = read_rows(done.results_csv)
-    few = {"unet", "unet plain", "head generator@w+", "pairs", "pairs then real", "pairs mixed 0.5"}
+    few = {"unet", "head generator@w+", "pairs", "pairs then real", "pairs mixed 0.5"}
     assert {(row.arm, row.shots) for row in rows} == {
         *((arm, k) for arm in few for k in (1, 3)),
         ("unet", None),
@@ -213,13 +213,14 @@ def test_an_oracle_labels_generated_slices(tmp_path):
 def test_a_generator_that_draws_masks_is_a_factory_and_a_segmenter(tmp_path):
     run = Run(tmp_path / "run")
     words = (
-        "arms=[semantic pairs, semantic pairs then real, semantic search]",
+        "arms=[plain, mean teacher, semantic pairs, semantic pairs then real, semantic search]",
         "semantic={images: 32, encoder_images: 16, steps: [0, 2]}",
         "shots.counts=[3]",
     )
     assert ended(*command(run.folder, *words)) == 0
     rows = {(row.arm, row.shots) for row in read_rows(run.results_csv)}
     ours = {"semantic", "semantic then real", "semantic search 0", "semantic search 2"}
+    ours |= {"unet plain", "mean teacher"}
     assert rows == {*((arm, 3) for arm in ours), ("unet", 3), ("unet", None)}
     pairs = open_pairs(run.step("semantic-pairs/k=3/draw=0").pairs)
     assert len(pairs.records()) == 12

@@ -271,15 +271,13 @@ def curves_table(found: list[Looked]) -> Table:
         assert curve is not None
         between = "" if curve.rank_interval is None else " [{:.2f}, {:.2f}]".format(*curve.rank_interval)
         fall = "" if curve.fall_interval is None else " [{:+.3f}, {:+.3f}]".format(*curve.fall_interval)
-        rows.append(
-            (
-                one.name,
-                "–" if curve.rank is None else f"{curve.rank:.2f}{between}",
-                f"{curve.error:.3f}",
-                f"{curve.fall:+.3f}{fall}",
-                f"{curve.best_fall:+.3f}",
-            )
+        told = (
+            "–" if curve.rank is None else f"{curve.rank:.2f}{between}",
+            f"{curve.error:.3f}",
+            f"{curve.fall:+.3f}{fall}",
+            f"{curve.best_fall:+.3f}",
         )
+        rows.append((one.name, *(text.replace("-", "−") for text in told)))
     columns = ("", "Rank correlation", "Error, 1 - Dice", "Gained by leaving out a tenth", "At best")
     return Table("Uncertainty against error on test slices", columns, tuple(rows), "[95 %] over patients.")
 
