@@ -8,6 +8,7 @@ from fewmask.recipes.arms import place
 from fewmask.recipes.fewshot_settings import FewshotSettings
 from fewmask.recipes.page import _on_cpu, _watched
 from fewmask.recipes.settings import InvertRunSettings
+from fewmask.recipes.synthetic_settings import SyntheticSettings
 from fewmask.report.content import Arm
 
 
@@ -46,5 +47,8 @@ def test_heads_and_their_inversions_are_told_to_run_on_the_cpu():
     few = SimpleNamespace(settings=FewshotSettings(device="cuda"))
     steps = ("head-generator@w", "encoder", "inversion", "self-supervised", "unet", "auto-shot", "gan")
     assert [step for step in steps if _on_cpu(few, step)] == ["head-generator@w", "encoder", "inversion"]
+    factory = SimpleNamespace(settings=SyntheticSettings(device="cuda"))
+    steps = ("interpreter", "interpreter-person", "semantic-encoder", "semantic-gan", "pairs-then-real")
+    assert [step for step in steps if _on_cpu(factory, step)] == list(steps[:3])
     other = SimpleNamespace(settings=InvertRunSettings(device="cuda"))
     assert not any(_on_cpu(other, step) for step in steps)

@@ -106,10 +106,13 @@ def _trained(ground: Ground, arms: Sequence[Arm]) -> tuple[Trained, ...]:
     return tuple(lines)
 
 
+_ON_CPU = ("encoder", "inversion", "head-", "interpreter", "semantic-encoder")
+"""How the steps begin that run on the CPU, whatever the device: heads, and what inverts for them."""
+
+
 def _on_cpu(ground: Ground, step: str) -> bool:
-    """Whether this ran on the CPU, whatever the device: a few-shot run's heads and what inverts for them."""
-    few_shot = "head" in type(ground.settings).model_fields
-    return few_shot and (step in ("encoder", "inversion") or step.startswith("head-"))
+    """Whether a step of this name ran on the CPU, whatever the device."""
+    return "head" in type(ground.settings).model_fields and step.startswith(_ON_CPU)
 
 
 def _curves(run: Run) -> tuple[Curve, ...]:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fewmask.core.errors import ShapeError
+from fewmask.core.volume import IGNORE
 from fewmask.data.overlay import montage, overlay, png_bytes, with_legend
 from fewmask.metrics.calibration import FEWEST as FEWEST_RANKED
 from fewmask.metrics.calibration import UncertaintyCurve, uncertainty_curve
@@ -213,7 +214,7 @@ class Judge:
 
 def _dice(answer: NDArray[np.integer], mask: NDArray[np.uint8], classes: int) -> list[float]:
     """Of every class but the background; judged pixels only."""
-    judged = mask != 255
+    judged = mask != IGNORE
     return [overlap_of(answer == n, mask == n, judged).dice for n in range(1, classes)]
 
 
