@@ -1,11 +1,15 @@
-"""Where a few-shot run departs from the document it follows (Aoucher et al.; Tritrong et al. 2021)."""
+"""Where a run departs from the documents it follows."""
 
 from fewmask.recipes.fewshot_settings import FewshotSettings
+from fewmask.recipes.synthetic_settings import SyntheticSettings
 from fewmask.report.content import Deviation
 
 
 def deviations(settings: FewshotSettings, generator: str | None) -> tuple[Deviation, ...]:
-    """Those that these settings make, and no other; `generator`: its kind, None where nothing needs one."""
+    """Where a few-shot run departs from Aoucher et al. and Tritrong et al. 2021.
+
+    Those that these settings make, and no other; `generator`: its kind, None where nothing needs one.
+    """
     ways = {one.way for one in settings.trained_readings if one.way is not None}
     found = {
         Deviation("generator", "StyleGAN3", "StyleGAN2", "features without margins; cheaper on a CPU"): (
@@ -46,3 +50,50 @@ def _other_size(settings: FewshotSettings) -> bool:
     """Whether the document has another size of head for some number of shots."""
     own = {"S": (True, False), "M": (True, False), "L": (False, True)}.get(settings.head.size, (False, False))
     return not all(own[k > 3] for k in settings.shots.counts)
+
+
+def factory_deviations(settings: SyntheticSettings) -> tuple[Deviation, ...]:
+    """Where a factory departs from DatasetGAN (Zhang et al. 2021) and SemanticGAN (Li et al. 2021)."""
+    head, source = settings.head, settings.factory.source
+    ours = f"{head.members} of size {head.size} and width {head.width}, whole slices in batches of 8"
+    found = {
+        Deviation(
+            "generator", "a published StyleGAN of natural images", "StyleGAN2 from scratch", "no weights fit"
+        ): settings.needs_generator and settings.gan.start is None and settings.gan.ready is None,
+        Deviation(
+            "labelled slices of the ensemble",
+            "generated ones that a person labels",
+            "real ones, inverted with augmented copies"
+            if source == "real"
+            else "generated ones that the U-Net on all masks labels",
+            "a clinician labels real scans" if source == "real" else "a simulation",
+        ): settings.needs_interpreter and settings.head.support is None,
+        Deviation(
+            "classifiers", "10 per-pixel networks of 128 and 32 channels, batches of 64 pixels", ours, "speed"
+        ): settings.needs_interpreter,
+        Deviation(
+            "who learns from pairs",
+            "DeepLabV3 from ImageNet weights",
+            "the U-Net of all arms",
+            "arms differ in what they learn from alone",
+        ): settings.needs_pairs or settings.needs_semantic_pairs,
+        Deviation(
+            "uncertain pairs",
+            "the release also leaves out the 30 most certain and keeps 30 of the least certain",
+            f"the {settings.factory.drop:.0%} most uncertain are left out",
+            "taken for a slip",
+        ): settings.needs_pairs and settings.factory.drop > 0,
+        Deviation(
+            "SemanticGAN's training",
+            "from scratch, 800,000 iterations of 16",
+            f"goes on from the run's generator for {settings.semantic.images} images",
+            "one training of images serves all draws of shots",
+        ): settings.needs_semantic,
+        Deviation(
+            "SemanticGAN's encoder",
+            "ResNet-50 with a feature pyramid, LPIPS",
+            "a small residual encoder in passes, the discriminator's features",
+            "no downloaded weights; a CPU",
+        ): "semantic search" in settings.arms and settings.semantic.encoder_images > 0,
+    }
+    return tuple(one for one, holds in found.items() if holds)

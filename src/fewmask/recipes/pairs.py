@@ -114,7 +114,7 @@ def _settings(run: Run) -> tuple[SyntheticSettings, dict[str, Any]]:
         if (record.get("recipe") == "synthetic")
         else None
     )
-    if settings is None or not settings.needs_interpreter:
+    if settings is None or not settings.needs_pairs:
         raise ConfigError(
             "is not the folder of a finished run of `synthetic` that made pairs",
             where=str(run.folder),

@@ -20,6 +20,7 @@ from fewmask.core.errors import ConfigError
 from fewmask.metrics.score import Row
 from fewmask.recipes.arms import UNET, unet_arm
 from fewmask.recipes.controls import empty_arm
+from fewmask.recipes.deviations import factory_deviations
 from fewmask.recipes.embedding import unlabelled_slices
 from fewmask.recipes.factory import Factory
 from fewmask.recipes.ganchecks import gan_checks
@@ -161,6 +162,7 @@ def run(stage: Stage, settings: SyntheticSettings) -> Outcome:
         rows,
         (*checks, *inverted, *judged.checks),
         learned,
+        factory_deviations(settings),
         tables=judged.tables,
         galleries=judged.galleries,
         terms=judged.terms,
@@ -172,7 +174,7 @@ def taught(factory: Factory, few: Few, items: Labelled) -> list[Row]:
     settings, stage = factory.settings, factory.stage
     how = settings.factory
     rows: list[Row] = []
-    if not settings.needs_interpreter:
+    if not settings.needs_pairs:
         return rows
     lessons = Lessons(PAIRS, partial(factory.of, few, items), how.labels, factory.told(few, items))
     if "pairs" in settings.arms:

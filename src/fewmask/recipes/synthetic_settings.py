@@ -146,7 +146,12 @@ class SyntheticSettings(CommonSettings):
     @property
     def needs_interpreter(self) -> bool:
         """Whether any arm needs the ensemble that labels generated slices."""
-        return bool({"interpreter", "pairs", "pairs then real", "mixed"} & set(self.arms))
+        return self.needs_pairs or "interpreter" in self.arms
+
+    @property
+    def needs_pairs(self) -> bool:
+        """Whether any arm learns from slices that the ensemble labelled."""
+        return bool({"pairs", "pairs then real", "mixed"} & set(self.arms))
 
     @property
     def needs_semantic_pairs(self) -> bool:

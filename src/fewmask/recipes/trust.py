@@ -80,7 +80,7 @@ class Judge:
         """Everything about all sets; tables and pictures are of the first draw."""
         found: list[tuple[Few, Looked]] = []
         for few, items in every_draw(self.stage):
-            if self.factory.settings.needs_interpreter:
+            if self.factory.settings.needs_pairs:
                 found.append((few, self.look(few, items)))
             if semantics is not None and self.factory.settings.needs_semantic_pairs:
                 drawn, name = semantics.pairs(few, items), f"mask branch, k = {few.count}"
