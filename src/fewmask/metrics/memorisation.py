@@ -113,6 +113,21 @@ class CopyDetector:
 
     An image is a copy when it is nearer to some training image than `thresholds` by any of the distances
     "fine" and "coarse" (by pixels, see `SIDES`) and, with an embedding, "embedding".
+
+    Limits, by pixels alone at 64 pixels a side, on chest films, slices of gliomas (one and three sequences)
+    and crops of lung nodules, patients apart, each image stretched to [-1, 1] (`data.intensity`):
+
+    * found, 99 to 100 % of each: exact copies, shifts by 1-2 pixels, flips, brightness by 0.2, contrast by a
+      quarter, gamma 0.7 and 1.4, noise of 0.05 to 0.2, blur of 1 pixel, 8 bit; 95 % or more: shifts by half a
+      pixel, turned by 2 degrees;
+    * found in part: noise of 0.3 (33 to 96 %), blur of 1.5 pixels (25 to 100 %), turned by 3 degrees (42 to
+      94 %) or 5 (3 to 56 %), enlarged by 3 % (33 to 98 %) or 6 % (7 to 76 %), shifts by 3 pixels (8 to 93 %);
+    * missed: shifts by 4 pixels (0 to 21 % found); a larger `shift` looks for them;
+    * images that are not stretched: noise hides a copy as soon as it is about as strong as the image's own
+      contrast. Films as they are stored (median deviation 0.17) were found in 98 % with noise of 0.05, in
+      50 % with 0.1 and in 11 % with 0.2. `planted.plant_copies` tells what is found on the images at hand.
+
+    Of images of patients who set no threshold 0 to 0.5 % were called copies.
     """
 
     training: Images
