@@ -16,20 +16,15 @@ that only imported torch, maps included; "beyond maps" leaves the generator's ma
 """
 
 import argparse
-import os
-import resource
-import subprocess
-import sys
 import tempfile
-import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import median
 
 import numpy as np
-import psutil
 import torch
 import torch.nn.functional as F
+from _children import Child, begin, resident, serve
 from torch import Tensor
 
 from fewmask.data.batches import Batch
@@ -37,7 +32,6 @@ from fewmask.networks.pixelhead import PixelHead, resize
 from fewmask.objectives.minimise import Alone
 from fewmask.objectives.pixelhead import PixelHeadObjective
 from fewmask.objectives.segmentation import cross_entropy, soft_dice_loss, targets_of
-from fewmask.training.memory import keep_freed_blocks
 
 CLASSES, WIDTH = 4, 128
 COARSE = tuple((512, size) for size in (8, 8, 16, 16, 32, 32, 64, 64))
@@ -99,6 +93,13 @@ def concatenated(maps: list[Tensor], size: int) -> Tensor:
     return torch.cat([resize(one, (size, size)) for one in maps], dim=1)
 
 
+def dense(head: PixelHead, big: Tensor) -> Tensor:
+    """The published computation of one head that does not standardise: logits (B, classes, H, W)."""
+    first = F.conv2d(big, head.first.weight[:, :, None, None], head.first.bias)
+    logits: Tensor = head.rest(first)
+    return logits
+
+
 class Worker:
     """One way of one task."""
 
@@ -108,7 +109,7 @@ class Worker:
         self.size = (task.size, task.size)
         self.maps = [torch.randn(1, channels, side, side) for channels, side in LAYERS[task.layers]]
         self.mask = torch.randint(0, CLASSES, (1, *self.size))
-        self.maps_bytes = psutil.Process().memory_info().rss
+        self.maps_mib = resident()
         channels = [one.shape[1] for one in self.maps]
         head = PixelHead(channels, CLASSES, kind=task.kind, width=WIDTH, members=task.heads)
         head.initialise(*[torch.Generator().manual_seed(number) for number in range(task.heads)])
@@ -129,19 +130,13 @@ class Worker:
         else:
             self.objective = PixelHeadObjective(self.head, lambda image, ws: self.maps, images=10**9)
 
-    def dense(self, head: PixelHead, big: Tensor) -> Tensor:
-        """The published computation of one head."""
-        first = F.conv2d(big, head.first.weight[:, :, None, None], head.first.bias)
-        logits: Tensor = head.rest(first)
-        return logits
-
     def label(self) -> Tensor:
         """Logits (heads, 1, classes, H, W)."""
         with torch.no_grad():
             if self.way == "ours":
                 return self.head(self.maps, self.size)
             big = concatenated(self.maps, self.task.size)
-            return torch.stack([self.dense(head, big) for head in self.heads])
+            return torch.stack([dense(head, big) for head in self.heads])
 
     def train(self) -> Tensor:
         """The mean cross-entropy and Dice loss of the heads before the update."""
@@ -152,7 +147,7 @@ class Worker:
         losses = []
         target, judged = targets_of(self.mask, CLASSES)
         for head, adam in zip(self.heads, self.adams, strict=True):
-            log_p = F.log_softmax(self.dense(head, self.big), dim=1)
+            log_p = F.log_softmax(dense(head, self.big), dim=1)
             terms = cross_entropy(log_p, target), soft_dice_loss(log_p.exp(), target, judged)
             adam.zero_grad()
             sum(terms).backward()
@@ -162,65 +157,28 @@ class Worker:
 
 
 def child(number: int, way: str, result: str) -> None:
-    """Work once for every line on standard input; answer seconds and memory."""
-    base = psutil.Process().memory_info().rss
-    torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
-    keep_freed_blocks()
+    """Work once for every line on standard input; what was found goes to the file `result`."""
+    base = begin()
     worker = Worker(TASKS[number], way)
-    print(worker.features, flush=True)
-    for _ in sys.stdin:
-        wall, cpu = time.perf_counter(), time.process_time()
+
+    def work(_: str) -> Callable[[], object]:
         found = getattr(worker, worker.task.what)()
-        wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-        np.save(result, found.numpy())
-        print(wall, cpu, (peak - base) / 2**20, (peak - worker.maps_bytes) / 2**20, flush=True)
+        return lambda: np.save(result, found.numpy())
 
-
-class Child:
-    """A process that works when asked."""
-
-    def __init__(self, number: int, way: str, folder: str) -> None:
-        self.result = Path(folder) / f"{way}.npy"
-        self.process = subprocess.Popen(
-            [sys.executable, __file__, "--child", str(number), way, str(self.result)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            env={"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", **os.environ},
-        )
-        self.wall: list[float] = []
-        self.cpu: list[float] = []
-        self.added = self.beyond = 0.0
-        self.features = float(self._answer())
-
-    def ask(self) -> None:
-        """Once, remembered."""
-        assert self.process.stdin is not None
-        self.process.stdin.write("\n")
-        self.process.stdin.flush()
-        wall, cpu, self.added, self.beyond = map(float, self._answer().split())
-        self.wall.append(wall)
-        self.cpu.append(cpu)
-
-    def _answer(self) -> str:
-        assert self.process.stdout is not None
-        line = self.process.stdout.readline()
-        if not line:
-            raise SystemExit("a child process ended early")
-        return line
+    serve(work, worker.features, base, worker.maps_mib)
 
 
 def measure(number: int, rounds: int) -> tuple[dict[str, Child], float]:
     """Both ways, taking turns; and the largest difference of what they found, over its spread."""
     with tempfile.TemporaryDirectory() as folder:
-        children = {way: Child(number, way, folder) for way in ("plain", "ours")}
+        results = {way: Path(folder) / f"{way}.npy" for way in ("plain", "ours")}
+        children = {way: Child(__file__, number, way, path) for way, path in results.items()}
         for _ in range(rounds):
             for one in children.values():
                 one.ask()
         for one in children.values():
-            one.process.communicate()
-        plain, ours = (np.load(one.result) for one in children.values())
+            one.end()
+        plain, ours = (np.load(path) for path in results.values())
     return children, float(np.abs(plain - ours).max() / plain.std())
 
 
@@ -243,14 +201,15 @@ def main() -> None:
         assert error < (1e-5 if task.what == "label" else 1e-3), f"plain and ours differ by {error:.1e}"
         plain = children["plain"]
         for way, one in children.items():
+            wall, (features, base, maps) = one.seconds("wall"), one.told
             cells = (
-                f"{median(one.wall):.3f}",
-                f"({min(one.wall):.2f}-{max(one.wall):.2f})",
-                f"{median(one.cpu):.3f}",
-                f"{median(plain.cpu) / median(one.cpu):.1f}",
-                f"{one.features:.0f}",
-                f"{one.added:.0f}",
-                f"{one.beyond:.0f}",
+                f"{one.median('wall'):.3f}",
+                f"({min(wall):.2f}-{max(wall):.2f})",
+                f"{one.median('cpu'):.3f}",
+                f"{plain.median('cpu') / one.median('cpu'):.1f}",
+                f"{features:.0f}",
+                f"{one.peak - base:.0f}",
+                f"{one.peak - maps:.0f}",
                 "" if way == "plain" else f"{error:.0e}",
             )
             print(form.format(task.name, way, *cells), flush=True)

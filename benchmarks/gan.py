@@ -14,24 +14,17 @@ the process's largest resident size; in brackets, what it adds to a process that
 """
 
 import argparse
-import os
-import resource
-import subprocess
-import sys
-import time
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
 from statistics import median
-from typing import Any
+from typing import Any, Literal
 
-import psutil
 import torch
 import torch.nn.functional as F
+from _children import Child, begin, serve
 from torch import Tensor
-
-from fewmask.training.memory import keep_freed_blocks
 
 BATCH, R1_EVERY, GAMMA, LATENT = 8, 16, 1.0, 512
 KINDS = ("plain", "ours", "ours, reuse", "ours, bf16")
@@ -181,63 +174,27 @@ def check(case: Case) -> float:
 
 
 def child(case: Case, kind: str) -> None:
-    """Take a step for every line on standard input, "main" or "r1"; answer seconds and memory."""
-    base = psutil.Process().memory_info().rss
-    torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+    """Take a step for every line on standard input, "main" or "r1"."""
+    base = begin()
     torch.use_deterministic_algorithms(kind != "plain")
     torch.utils.deterministic.fill_uninitialized_memory = False
-    keep_freed_blocks()
     step = Step(case, kind)
-    print("ready", flush=True)
-    for line in sys.stdin:
-        wall, cpu = time.perf_counter(), time.process_time()
-        getattr(step, line.strip())()
-        wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-        print(wall, cpu, peak / 2**20, (peak - base) / 2**20, flush=True)
+
+    def work(what: str) -> None:
+        getattr(step, what)()
+
+    serve(work, base)
 
 
-class Child:
-    """A process that takes steps when asked."""
-
-    def __init__(self, number: int, kind: str, threads: int) -> None:
-        self.process = subprocess.Popen(
-            [sys.executable, __file__, "--child", str(number), kind],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            env={**os.environ, **dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(threads))},
-        )
-        self.seconds: dict[tuple[str, str], list[float]] = {}
-        self.memory = (0.0, 0.0)
-        self._answer()
-
-    def ask(self, what: str) -> None:
-        """One step, remembered."""
-        assert self.process.stdin is not None
-        self.process.stdin.write(what + "\n")
-        self.process.stdin.flush()
-        wall, cpu, peak, above = map(float, self._answer().split())
-        self.seconds.setdefault((what, "wall"), []).append(wall)
-        self.seconds.setdefault((what, "cpu"), []).append(cpu)
-        self.memory = (peak, above)
-
-    def step(self, clock: str) -> float:
-        """Median seconds of a step with its share of R1; the first of each only warms up."""
-        main, lazy = (median(self.seconds[what, clock][1:]) for what in ("main", "r1"))
-        return main + lazy / R1_EVERY
-
-    def _answer(self) -> str:
-        assert self.process.stdout is not None
-        line = self.process.stdout.readline()
-        if not line:
-            raise SystemExit("a child process ended early")
-        return line
+def seconds(one: Child, clock: Literal["wall", "cpu"]) -> float:
+    """Median of a step with its share of R1; the first of each only warms up."""
+    main, lazy = (median(one.seconds(clock, what)[1:]) for what in ("main", "r1"))
+    return main + lazy / R1_EVERY
 
 
 def measure(number: int, rounds: int, threads: int) -> dict[str, Child]:
     """All kinds of a row, taking turns; at least two steps each, so that the first is left out."""
-    children = {kind: Child(number, kind, threads) for kind in KINDS}
+    children = {kind: Child(__file__, number, kind, threads=threads) for kind in KINDS}
     for turn in range(rounds + 1):
         for one in children.values():
             one.ask("main")
@@ -245,7 +202,7 @@ def measure(number: int, rounds: int, threads: int) -> dict[str, Child]:
             for one in children.values():
                 one.ask("r1")
     for one in children.values():
-        one.process.communicate()
+        one.end()
     return children
 
 
@@ -284,11 +241,11 @@ def main() -> None:
         )
         plain = children["plain"]
         for kind, one in children.items():
-            wall, cpu = one.step("wall"), one.step("cpu")
+            wall, cpu, added = seconds(one, "wall"), seconds(one, "cpu"), one.peak - one.told[0]
             print(
-                f"{case.name:34} {kind:12} {wall:7.3f} {plain.step('cpu') / cpu:7.2f} {cpu:7.2f}"
-                f" {BATCH / wall:8.1f} {one.memory[0]:6.0f} ({one.memory[1]:.0f})"
-                f" {one.memory[1] / plain.memory[1]:5.2f}",
+                f"{case.name:34} {kind:12} {wall:7.3f} {seconds(plain, 'cpu') / cpu:7.2f} {cpu:7.2f}"
+                f" {BATCH / wall:8.1f} {one.peak:6.0f} ({added:.0f})"
+                f" {added / (plain.peak - plain.told[0]):5.2f}",
                 flush=True,
             )
     print(TRIED)

@@ -20,6 +20,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from _killing import dying_at, ended, fork
 
 from fewmask.core.run import Step
 from fewmask.core.seed import integer, stream
@@ -91,41 +92,26 @@ def hash_of(folder: Path) -> str:
     return digest.hexdigest()[:16]
 
 
-def fork(name: str, folder: Path, steps: int, *, die_at_flush: int = 0) -> int:
+def start(name: str, folder: Path, steps: int, *, die_at_flush: int = 0) -> int:
     """Process id of a child that works; it kills itself in the midst of writing, if told so."""
-    child = os.fork()
-    if child:
-        return child
-    try:
-        flushed: list[Path] = []
 
-        def flush_or_die(path: Path) -> None:
-            flushed.append(path)
-            if len(flushed) == die_at_flush:
-                os.kill(os.getpid(), signal.SIGKILL)
-
-        checkpoint._flush = flush_or_die
+    def work() -> None:
+        checkpoint._flush = dying_at(die_at_flush)
         write_inversion(folder / "found.safetensors", WORKS[name](Step(folder / "step"), steps))
-        os._exit(0)
-    except BaseException as error:
-        sys.stderr.write(f"{type(error).__name__}: {error}\n")
-        os._exit(1)
 
-
-def ended(child: int) -> int:
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    return fork(work)
 
 
 def trial(name: str, folder: Path, steps: int, kills: int) -> bool:
     started = time.monotonic()
-    assert ended(fork(name, folder / "whole", steps)) == 0
+    assert ended(start(name, folder / "whole", steps)) == 0
     seconds = time.monotonic() - started
     killed = tries = 0
     while killed < kills:
         tries += 1
         writing = tries % 2 == 0
         chance = stream(SEED, name, tries)
-        child = fork(
+        child = start(
             name, folder / "killed", steps, die_at_flush=int(chance.integers(1, 12)) if writing else 0
         )
         if not writing:
@@ -135,10 +121,10 @@ def trial(name: str, folder: Path, steps: int, kills: int) -> bool:
         if code == 0:  # it was done already: begin anew
             assert hash_of(folder / "killed") == hash_of(folder / "whole")
             folder = folder / "again"
-            assert ended(fork(name, folder / "whole", steps)) == 0
+            assert ended(start(name, folder / "whole", steps)) == 0
         killed += code == -signal.SIGKILL
         assert code in (0, -signal.SIGKILL)
-    assert ended(fork(name, folder / "killed", steps)) == 0
+    assert ended(start(name, folder / "killed", steps)) == 0
     hashes = [hash_of(folder / which) for which in ("whole", "killed")]
     same = hashes[0] == hashes[1]
     verdict = "same" if same else "DIFFERENT"

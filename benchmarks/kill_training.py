@@ -18,12 +18,13 @@ import socket
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
+from _killing import dying_at, ended, fork
 
-from fewmask.core.errors import FewmaskError
 from fewmask.core.run import Step
 from fewmask.core.seed import integer, stream
 from fewmask.data.batches import ArraySource, Stream
@@ -82,52 +83,32 @@ def hash_of(folder: Path, images: int) -> str:
     return digest.hexdigest()[:16]
 
 
-def fork(name: str, folder: Path, images: int, *, die_at_flush: int = 0) -> list[int]:
+def start(name: str, folder: Path, images: int, *, die_at_flush: int = 0) -> list[int]:
     """Process ids of the training's processes; the first kills itself in the midst of writing, if told so."""
-    ranks, children = 2 if name == "pair" else 1, []
+    ranks = 2 if name == "pair" else 1
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    for rank in range(ranks):
-        children.append(os.fork())
-        if children[-1] == 0:
-            told = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": ranks, "LOCAL_WORLD_SIZE": ranks}
-            told |= {"GROUP_RANK": 0, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-            told |= {"TORCHELASTIC_RUN_ID": "kill"}
-            os.environ.update({key: str(value) for key, value in told.items()} if ranks > 1 else {})
-            work(name, folder, images, die_at_flush)
-    return children
 
-
-def work(name: str, folder: Path, images: int, die_at_flush: int) -> None:
-    """What a child does; it never returns."""
-    flushed: list[Path] = []
-
-    def flush_or_die(path: Path) -> None:
-        flushed.append(path)
-        if len(flushed) == die_at_flush:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    checkpoint._flush = flush_or_die
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # progress and messages of the killed
-    try:
+    def work(rank: int) -> None:
+        told = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": ranks, "LOCAL_WORLD_SIZE": ranks}
+        told |= {"GROUP_RANK": 0, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+        told |= {"TORCHELASTIC_RUN_ID": "kill"}
+        os.environ.update({key: str(value) for key, value in told.items()} if ranks > 1 else {})
+        checkpoint._flush = dying_at(die_at_flush)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # progress and messages of the killed
         train(name, folder, images)
-        os._exit(0)
-    except FewmaskError as error:
-        os._exit(error.exit_code)
-    except BaseException as error:
-        sys.stdout.write(f"{type(error).__name__}: {error}\n")
-        sys.stdout.flush()
-        os._exit(99)
+
+    return [fork(partial(work, rank)) for rank in range(ranks)]
 
 
-def ended(children: list[int]) -> list[int]:
-    return [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
+def every_end(children: list[int]) -> list[int]:
+    return [ended(child) for child in children]
 
 
 def trial(name: str, folder: Path, images: int, kills: int) -> bool:
     started = time.monotonic()
-    assert set(ended(fork(name, folder / "whole", images))) == {0}
+    assert set(every_end(start(name, folder / "whole", images))) == {0}
     seconds = time.monotonic() - started
     expected, killed, stopped, tries = hash_of(folder / "whole", images), 0, 0, 0
     same = True
@@ -136,18 +117,18 @@ def trial(name: str, folder: Path, images: int, kills: int) -> bool:
         chance = stream(SEED, name, tries)
         writing, softly = tries % 3 == 0, tries % 4 == 0
         flush = int(chance.integers(1, 9)) if writing else 0
-        children = fork(name, folder / "killed", images, die_at_flush=flush)
+        children = start(name, folder / "killed", images, die_at_flush=flush)
         if not writing:
             time.sleep(chance.uniform(0.05, 2) * seconds / kills)
             os.kill(children[-1], signal.SIGTERM if softly else signal.SIGKILL)
-        codes = ended(children)
+        codes = every_end(children)
         killed += codes[0 if writing else -1] == -signal.SIGKILL
         stopped += codes[-1] == 75
         assert all(code in (0, 1, 75, -signal.SIGKILL, -signal.SIGTERM) for code in codes), codes
         if set(codes) == {0}:  # it was done already: look, and begin anew
             same = same and hash_of(folder / "killed", images) == expected
             (folder / "killed").rename(folder / f"done-{tries}")
-    assert set(ended(fork(name, folder / "killed", images))) == {0}
+    assert set(every_end(start(name, folder / "killed", images))) == {0}
     found = hash_of(folder / "killed", images)
     same = same and found == expected
     verdict = "same" if same else "DIFFERENT"
