@@ -12,7 +12,19 @@ from fewmask.recipes.table import RECIPES, recipe_named
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
-VERBS = ("demo", "check", "run", "import", "sample", "segment", "score", "consensus", "export", "report", "pairs")
+VERBS = (
+    "demo",
+    "check",
+    "run",
+    "import",
+    "sample",
+    "segment",
+    "score",
+    "consensus",
+    "export",
+    "report",
+    "pairs",
+)
 
 
 def commands() -> list[tuple[str, str]]:

@@ -84,6 +84,13 @@ def test_some_pairs_may_be_looked_at_alone(pairs, detector):
     assert not report.proven
 
 
+def test_a_detector_need_be_proven_only_once(pairs, detector):
+    known = Planted({"exact": 1.0, "noise": 0.97}, 30)
+    report = examine(pairs, detector, numbers=[0], planted=known)
+    assert report.planted == known
+    assert not report.proven
+
+
 def test_a_card_survives_the_disk(full, pairs, tmp_path):
     write_card(tmp_path, full)
     assert read_card(tmp_path) == full

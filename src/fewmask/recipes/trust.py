@@ -17,6 +17,7 @@ from fewmask.metrics.calibration import UncertaintyCurve, uncertainty_curve
 from fewmask.metrics.fidelity import Coverage, coverage
 from fewmask.metrics.memorisation import FEWEST, CopyDetector
 from fewmask.metrics.overlap import overlap as overlap_of
+from fewmask.metrics.planted import Planted, plant_copies
 from fewmask.recipes.factory import Factory, PairSet, oracle_masks
 from fewmask.recipes.record import versions
 from fewmask.recipes.semantic import Semantics
@@ -157,11 +158,18 @@ class Judge:
             mirror=self.factory.settings.gan.mirror,
         )
 
+    @cached_property
+    def _planted(self) -> Planted:
+        """How well the detector finds copies: the same for every set of pairs."""
+        assert self.detector is not None
+        return plant_copies(self.detector)
+
     def _copies(self, drawn: PairSet) -> CopyReport | None:
         if self.detector is None:
             return None
         several = len(set(self.patients)) > 1
-        return examine(drawn.pairs, self.detector, patients=self.patients if several else None)
+        patients = self.patients if several else None
+        return examine(drawn.pairs, self.detector, patients=patients, planted=self._planted)
 
     def _covered(self, images: NDArray[np.float32]) -> Coverage | None:
         vectors = [

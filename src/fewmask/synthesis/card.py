@@ -129,6 +129,7 @@ def examine(
     patients: NDArray[np.generic] | Sequence[str] | None = None,
     numbers: Iterable[int] | None = None,
     plants: int = 200,
+    planted: Planted | None = None,
     seed: int = 0,
 ) -> CopyReport:
     """Look for copies of training images among pairs, as their files hold them, and prove the detector.
@@ -139,12 +140,15 @@ def examine(
         patients: (H,) whose image each held-out one of the detector is; None: false alarms are not counted.
         numbers: which pairs; None: all there are. `export` takes only pairs that were looked at.
         plants: copies to plant of each kind; 0: none, and the detector stays unproven.
+        planted: what `plant_copies` found with this detector before, for several sets of pairs; None: now.
         seed: of the planted copies.
     """
     records = pairs.records()
     asked = tuple(sorted(records if numbers is None else set(numbers)))
     blocks = (asked[first : first + _BLOCK] for first in range(0, len(asked), _BLOCK))
     found = memorisation(detector, (np.stack([pairs.image(n) for n in block]) for block in blocks))
+    if planted is None and plants:
+        planted = plant_copies(detector, most=plants, seed=seed)
     alarms = None if patients is None else false_alarms(detector, np.asarray(patients))
     return CopyReport(
         examined=asked,
@@ -154,7 +158,7 @@ def examine(
         held_out=len(next(iter(detector.held_out.values()))),
         numbers=found.numbers(),
         false_alarms=alarms,
-        planted=plant_copies(detector, most=plants, seed=seed) if plants else None,
+        planted=planted,
     )
 
 
