@@ -83,6 +83,12 @@ def factory_deviations(settings: SyntheticSettings) -> tuple[Deviation, ...]:
             f"the {settings.factory.drop:.0%} most uncertain are left out",
             "taken for a slip",
         ): settings.needs_pairs and settings.factory.drop > 0,
+    }
+    return (*(one for one, holds in found.items() if holds), *_semantic_deviations(settings))
+
+
+def _semantic_deviations(settings: SyntheticSettings) -> tuple[Deviation, ...]:
+    found = {
         Deviation(
             "SemanticGAN's training",
             "from scratch, 800,000 iterations of 16",

@@ -13,7 +13,7 @@ from fewmask.inversion.search import search
 from fewmask.inversion.semanticencoder import fit_semantic_encoder
 from fewmask.metrics.score import Row
 from fewmask.networks.encoder import LatentEncoder
-from fewmask.objectives.perceptual import DiscriminatorDistance
+from fewmask.objectives.perceptual import DiscriminatorDistance, Distance, SumOfDistances
 from fewmask.recipes.arms import class_numbers, place
 from fewmask.recipes.factory import Factory, PairSet
 from fewmask.recipes.generator import design_of
@@ -32,6 +32,10 @@ SEMANTIC = "semantic"
 def search_key(steps: int) -> str:
     """The arm of so many steps of search, as rows name it."""
     return f"semantic search {steps}"
+
+
+LIKE_LPIPS = 0.1
+"""Brings the discriminator's distance to about the scale of LPIPS, for which the published weights are."""
 
 
 class Semantics:
@@ -112,7 +116,7 @@ class Semantics:
             found = search(
                 trained.generator,
                 self.heads.tested.images,
-                perceptual=DiscriminatorDistance(trained.discriminator),
+                perceptual=_distance(trained),
                 seed=self.settings.seed,
                 steps=steps,
                 encoder=self.encoder(few, items) if self.settings.semantic.encoder_images else None,
@@ -134,7 +138,7 @@ class Semantics:
                 ArraySource(images, masks), 8, seed=seed, name=f"{name} labelled", augment=self._augment()
             ),
             stage.run.step(place(name, few.count, few.draw)),
-            perceptual=DiscriminatorDistance(trained.discriminator),
+            perceptual=_distance(trained),
             images=self.settings.semantic.encoder_images,
             seed=seed,
             fabric=on_cpu(),
@@ -146,3 +150,7 @@ class Semantics:
 
     def _augment(self) -> StrongAugment:
         return StrongAugment(spatial=SpatialRanges(flips=self.settings.unet.flips))
+
+
+def _distance(trained: TrainedSemantic) -> Distance:
+    return SumOfDistances([(LIKE_LPIPS, DiscriminatorDistance(trained.discriminator))])

@@ -153,10 +153,16 @@ def run(stage: Stage, settings: SyntheticSettings) -> Outcome:
     if settings.head.support is not None and "pairs" in settings.arms:
         rows += by_person(factory, stage.items(stage.shots.take(0, max(settings.shots.counts))))
     learned = learned_from(settings, len(unlabelled), len(pool))
-    if gan is None:
-        return Outcome(rows, unlabelled=learned)
+    return outcome(factory, semantics, rows, learned) if gan is not None else Outcome(rows, (), learned)
+
+
+def outcome(
+    factory: Factory, semantics: Semantics | None, rows: list[Row], learned: dict[str, int]
+) -> Outcome:
+    """The rows, with what is known of the generator and its pairs."""
+    heads, settings = factory.heads, factory.settings
     judged = Judge(factory).judged(semantics)
-    checks = gan_checks(gan.generator, unlabelled, heads.tested.images, seed=settings.seed)
+    checks = gan_checks(heads.gan.generator, heads.unlabelled, heads.tested.images, seed=settings.seed)
     inverted = support_checks(heads) if settings.inverts else ()
     return Outcome(
         rows,
