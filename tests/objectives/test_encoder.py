@@ -61,7 +61,8 @@ def test_processes_together_learn_what_one_would():
     whole, told = _gradients(objective, batch, 0, 1)
     shares = [_gradients(objective, batch, rank, 2) for rank in range(2)]
     for wanted, one, other in zip(whole, shares[0][0], shares[1][0], strict=True):
-        assert torch.allclose(wanted, (one + other) / 2, atol=1e-6)
+        # rounding of float32, which differs between processors: 1.4e-5 of the largest entry was seen
+        assert float((wanted - (one + other) / 2).abs().max() / wanted.abs().max()) < 1e-4
     assert any(not torch.allclose(a, b) for a, b in zip(shares[0][0], shares[1][0], strict=True))
     for name in told:
         assert float(told[name]) == pytest.approx((shares[0][1][name] + shares[1][1][name]).item() / 2, 1e-4)
