@@ -8,9 +8,6 @@ from pathlib import Path
 
 import pytest
 
-# As `fewmask` itself does, and before torch is imported: see `fewmask.cli.main`.
-os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX512_CORE_BF16")
-
 ROOT = Path(__file__).resolve().parents[1]
 
 

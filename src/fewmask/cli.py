@@ -341,11 +341,9 @@ def main(words: list[str] | None = None) -> None:
     """Entry point of `fewmask`; ends the process with the exit code.
 
     Threads that wait for work give their core away: two processes whose threads spin on the same cores slow
-    each other about tenfold. OpenMP reads this once, before torch is imported. So does oneDNN: with the tile
-    instructions of newer processors (AMX) its bfloat16 convolutions gave R1 a gradient that was off by half.
+    each other about tenfold. OpenMP reads this once, before torch is imported.
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-    os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX512_CORE_BF16")
     with ended_at_once():
         code = _dispatch(words)
     sys.exit(code)

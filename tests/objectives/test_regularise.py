@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from fewmask.networks.stylegan2 import Discriminator
 from fewmask.objectives.ada import AdaptiveAugmentation, apply
 from fewmask.objectives.regularise import Average, FadingBlur, path_lengths, r1_penalty
 
@@ -11,6 +12,14 @@ def test_r1_of_a_linear_discriminator_is_its_squared_weight():
     weight = torch.randn(1, 1, 3, 3)
     penalty = r1_penalty(lambda x: (x * weight).sum(dim=(1, 2, 3)), torch.randn(5, 1, 3, 3))
     torch.testing.assert_close(penalty, weight.square().sum())
+
+
+def test_r1_is_float32_where_the_rest_is_bfloat16():
+    torch.manual_seed(0)
+    discriminator, image = Discriminator(16, 1, channel_base=128, channel_max=16), torch.rand(4, 1, 16, 16)
+    exact = r1_penalty(discriminator, image)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(r1_penalty(discriminator, image), exact)
 
 
 def test_path_length_of_an_orthogonal_map_is_one_on_average():

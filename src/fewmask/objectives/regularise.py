@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from fewmask.networks.precise import exact_slopes
 from fewmask.objectives.average import share_kept
 
 
@@ -62,7 +63,8 @@ def r1_penalty(judge: Callable[[Tensor], Tensor], real: Tensor) -> Tensor:
     through its augmentation.
     """
     real = real.detach().requires_grad_(True)
-    (gradient,) = torch.autograd.grad(judge(real).sum(), real, create_graph=True)
+    with exact_slopes(real.device.type):
+        (gradient,) = torch.autograd.grad(judge(real).sum(), real, create_graph=True)
     return gradient.square().sum(dim=(1, 2, 3)).mean()
 
 

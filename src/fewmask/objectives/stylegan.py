@@ -18,6 +18,7 @@ from torch.optim import Optimizer
 from fewmask.core.errors import ConfigError
 from fewmask.data.batches import Batch
 from fewmask.networks.generator import ImageGenerator
+from fewmask.networks.precise import exact_slopes
 from fewmask.networks.stylegan2 import Discriminator
 from fewmask.objectives.ada import AdaptiveAugmentation, Draw
 from fewmask.objectives.alarms import spread
@@ -283,7 +284,8 @@ class StyleGANObjective:
                 every = minimise.ranks * shares
                 some = latents.rows(slice(minimise.rank + minimise.ranks * number, count, every))
                 ws = styles(self.generator, some)
-                image = self.generator.synthesis(ws, noises(self.generator, some))
+                with exact_slopes(ws.device.type):
+                    image = self.generator.synthesis(ws, noises(self.generator, some))
                 noise = normal_rows(some.seeds, "path length", image[0].numel(), image.detach())
                 lengths = path_lengths(image, ws, noise.view_as(image))
                 found.append(lengths.detach().mean())
