@@ -50,6 +50,15 @@ def test_the_margin_widens_the_range():
     assert implausible(found, ranges(REAL), Margin(area=1.5, centre=9)) == ()
 
 
+def test_a_lesion_may_be_anywhere_small_or_absent_but_not_larger_or_in_more_pieces():
+    seen, margin = ranges(REAL, anywhere=["heart"]), Margin(area=1.5, centre=4)
+    for fine in ([], [(1, 5, 12, 5)], [(1, 0, 0, 1)]):
+        assert implausible(shapes(mask(*fine), CLASSES), seen, margin) == ()
+    assert implausible(shapes(mask((1, 5, 4, 8)), CLASSES), seen, margin) == ("heart: area",)
+    three = [(1, 5, 4, 5), (1, 0, 12, 1), (1, 0, 15, 1)]
+    assert implausible(shapes(mask(*three), CLASSES), seen, margin) == ("heart: pieces",)
+
+
 def test_a_class_that_no_real_mask_shows_is_unknown():
     seen = ranges(REAL[:1])
     assert implausible(REAL[0], seen, Margin()) == ()

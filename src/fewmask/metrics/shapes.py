@@ -4,8 +4,8 @@ A generated mask that real masks do not resemble in these three is no example to
 on one grid; sizes are in its pixels.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -83,8 +83,13 @@ def _within(value: float, ends: tuple[float, float], margin: float) -> bool:
     return ends[0] - margin <= value <= ends[1] + margin
 
 
-def ranges(masks: Sequence[Mapping[str, Shape]]) -> dict[str, Range | None]:
+def ranges(
+    masks: Sequence[Mapping[str, Shape]], *, anywhere: Collection[str] = ()
+) -> dict[str, Range | None]:
     """What the masks show of each class; None for a class that none of them shows.
+
+    Classes that may be `anywhere`, as lesions may, can lie at any place, be as small as one pixel, and be
+    absent, whatever the masks show: only their largest area and their pieces are taken from these.
 
     Raises `ShapeError` without any mask.
     """
@@ -105,6 +110,18 @@ def ranges(masks: Sequence[Mapping[str, Shape]]) -> dict[str, Range | None]:
             if shown
             else None
         )
+    for name in set(anywhere):
+        known = found.get(name)
+        if known is not None:
+            box = (-np.inf, np.inf)
+            found[name] = replace(
+                known,
+                area=(1, known.area[1]),
+                centre_y=box,
+                centre_x=box,
+                pieces=(1, known.pieces[1]),
+                may_lack=True,
+            )
     return found
 
 

@@ -228,6 +228,7 @@ class Factory:
             records,
             real_masks=real if enough else None,
             classes=classes,
+            lesions=self.stage.settings.cohort.lesions,
             uncertain_share=how.drop,
             margin=Margin(how.area, how.centre * max(self.settings.prepare.size), how.pieces),
         )

@@ -47,6 +47,7 @@ def sift(
     *,
     real_masks: NDArray[np.uint8] | None = None,
     classes: Mapping[str, int] | None = None,
+    lesions: Sequence[str] = (),
     uncertain_share: float = 0.1,
     margin: Margin | None = None,
 ) -> Sifted:
@@ -57,6 +58,7 @@ def sift(
         real_masks: (M, H, W) label values, the masks that the heads learned from, on the pairs' grid; None:
             any mask is plausible.
         classes: names and label values, needed with `real_masks`.
+        lesions: names of classes that may be anywhere and may be absent, see `metrics.shapes.ranges`.
         uncertain_share: share of all pairs to leave out, those with the highest score (of equal ones the
             later). Zhang et al. 2021 leave out 10 %; their released code also drops the most certain ones,
             which is not followed here.
@@ -75,7 +77,7 @@ def sift(
     dropped = {one.number for one in by_score[len(by_score) - round(uncertain_share * len(by_score)) :]}
     seen = None
     if real_masks is not None and classes is not None:
-        seen = ranges([shapes(mask, classes) for mask in real_masks])
+        seen = ranges([shapes(mask, classes) for mask in real_masks], anywhere=lesions)
     refused: dict[int, tuple[str, ...]] = {}
     for number, record in sorted(records.items()):
         reasons = (UNCERTAIN,) if number in dropped else ()
