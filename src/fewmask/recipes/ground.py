@@ -10,6 +10,7 @@ from fewmask.core.run import Run
 from fewmask.data.check import check_cohort, gathered
 from fewmask.data.cohort import Case, Cohort, read_cohort
 from fewmask.data.phantom import write_phantom
+from fewmask.data.phantom_draw import LABELS
 from fewmask.data.prepare import Preparation
 from fewmask.data.split import Split, split_by_patient
 from fewmask.recipes.record import fingerprint
@@ -95,7 +96,13 @@ def open_cohort(settings: GroundSettings, path: Path | None, run: Run) -> Cohort
     if path is None:
         wanted = settings.phantom
         path = write_phantom(
-            run.phantom, patients=wanted.patients, size=wanted.size, slices=wanted.slices, seed=settings.seed
+            run.phantom,
+            patients=wanted.patients,
+            size=wanted.size,
+            slices=wanted.slices,
+            seed=settings.seed,
+            classes={name: LABELS[name] for name in wanted.classes},
+            lesions=(wanted.lesion,),
         )
     wanted_of = settings.cohort
     return read_cohort(path, classes=wanted_of.classes, reader=wanted_of.reader, on_fault="report")

@@ -71,6 +71,13 @@ class PhantomSettings(Settings):
     patients: Annotated[int, Field(ge=4, description="number of patients")] = 24
     size: Annotated[int, Field(ge=32, le=256, description="rows and columns of a slice, in pixels")] = 64
     slices: Annotated[int, Field(ge=1, description="slices per patient")] = 8
+    lesion: Annotated[
+        Literal["nodule", "opacity"], Field(description="what half of the patients have in their lungs")
+    ] = "nodule"
+    classes: Annotated[
+        tuple[Literal["left_lung", "right_lung", "heart", "nodule", "opacity"], ...],
+        Field(min_length=1, description="what the masks show"),
+    ] = ("left_lung", "right_lung", "heart", "nodule")
 
 
 class SplitSettings(Settings):
