@@ -73,14 +73,6 @@ def test_parity_images(parity_folder):
             close(generator.synthesis(ws), t["out/img_user_transform"])
 
 
-@pytest.fixture
-def plain_convolutions():
-    """Without oneDNN, whose convolutions lose digits in gradients on some processors (1e-3 seen)."""
-    torch.backends.mkldnn.enabled = False
-    yield
-    torch.backends.mkldnn.enabled = True
-
-
 @pytest.mark.usefixtures("plain_convolutions")
 def test_parity_gradients(parity_folder):
     for _, generator, t, data in references(parity_folder):

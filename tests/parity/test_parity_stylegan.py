@@ -5,7 +5,6 @@ that import published checkpoints (`synthesis/published.py`): there is one way f
 """
 
 import re
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -51,17 +50,6 @@ def compare_images(reference, generator, prefix="out/"):
             reference.compare(key, draw(reference.tensor("in/wplus"), noises[found["noise"]]))
 
 
-@contextmanager
-def without_onednn():
-    """Plain convolutions: on some processors oneDNN's lose digits in gradients (1e-3 seen; 2e-6 so)."""
-    torch.backends.mkldnn.enabled = False
-    try:
-        yield
-    finally:
-        torch.backends.mkldnn.enabled = True
-
-
-@without_onednn()
 def compare_gradients(reference, generator, name_of):
     """Of the image times a cotangent: to the styles, their lengths, and to every parameter."""
     ws = reference.tensor("out/ws").clone().requires_grad_(True)
@@ -151,6 +139,7 @@ def compare_averages(reference, generator):
     reference.compare("out/after_update_emas/magnitude_ema", found)
 
 
+@pytest.mark.usefixtures("plain_convolutions")
 def test_parity_generator(generator_file, reference):
     r = reference(generator_file)
     generator = generator_from(r.config, r.state(), generator_file.name).requires_grad_(True)
