@@ -4,7 +4,7 @@ For a table x of patients by draws a resample draws patients with replacement (w
 from them, draws (v_d times each); its mean is sum(w_p v_d x_pd) / sum(w_p v_d) over the scored cells.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -68,6 +68,21 @@ class Bootstrap:
         if not (below > 0).all():
             return None, None
         return self._ends(self._means(a, "draws") / below)
+
+    def of_figure(
+        self, patients: int, figure: Callable[[NDArray[np.float64]], float]
+    ) -> tuple[float | None, float | None]:
+        """Ends of the interval of a figure that is no mean, such as an area under a curve.
+
+        Args:
+            patients: how many there are; with fewer than two the ends are None.
+            figure: from (patients,), how often each is drawn, to the figure; NaN where it has no value then,
+                as with no positive. Such resamples are left out.
+        """
+        if patients < 2:
+            return None, None
+        found = np.array([figure(row) for _, _, weights in self._patient_blocks(patients) for row in weights])
+        return self._ends(found[np.isfinite(found)]) if np.isfinite(found).any() else (None, None)
 
     def _means(self, table: Table, draws: str) -> NDArray[np.float64]:
         """Mean of every resample, (resamples,): sum of w_p v_d x_pd over the sum of w_p v_d where scored."""
