@@ -181,6 +181,23 @@ class GeneratorFolder:
 
 
 @dataclass(frozen=True)
+class TranslatorFolder:
+    """A pair of translators between two domains on the disk."""
+
+    folder: Path
+
+    @property
+    def translator_json(self) -> Path:
+        """What the networks are, what they were trained from, and the checksum of their weights."""
+        return self.folder / "translator.json"
+
+    @property
+    def weights(self) -> Path:
+        """The weights of both."""
+        return self.folder / "translator.safetensors"
+
+
+@dataclass(frozen=True)
 class MaskFolder:
     """Masks of many scans on their native grids, as `fewmask segment` and a run's arms leave them.
 

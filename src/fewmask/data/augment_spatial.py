@@ -177,3 +177,19 @@ def apply_warp(
     lifted = (mask - outside).unsqueeze(1).to(image.dtype)
     labels = functional.grid_sample(lifted, grid, mode="nearest", align_corners=False)
     return warped, labels.squeeze(1).round().to(mask.dtype) + outside
+
+
+@dataclass(frozen=True)
+class SpatialAugment:
+    """An `Augment` that only moves: (image, mask, generator) -> (image, mask), one warp per image."""
+
+    ranges: SpatialRanges
+    outside: int = 0
+    """Class of what the warp brings in from beyond the border."""
+
+    def __call__(
+        self, image: Tensor, mask: Tensor | None, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor | None]:
+        """Images (B, C, *S) in [-1, 1] and masks, as `apply_warp` takes them."""
+        warp = draw_warp(len(image), image.ndim - 2, self.ranges, generator)
+        return apply_warp(image, mask, warp, spacing=self.ranges.spacing, outside=self.outside)

@@ -13,7 +13,7 @@ weight's gradient; not faster for 64, where the transforms cost what they spare.
 """
 
 from functools import cache
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -25,10 +25,21 @@ WIDE, LARGE = 128, 16
 POINTS = (0.0, 0.75, -0.75, 1.5, -1.5)
 _ROWS = 512
 
+Border = Literal["zero", "reflect"]
+"""What lies around the image."""
+
 
 def convolve(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """(B, in, H, W), (out, in, 3, 3) -> (B, out, H, W), zeros around; the direct way where that is faster."""
-    fast = (
+    if not faster(x, weight):
+        return F.conv2d(x, weight, bias, padding=1)
+    y = minimal(x, weight)
+    return y if bias is None else y.add_(bias[:, None, None])
+
+
+def faster(x: Tensor, weight: Tensor) -> bool:
+    """Whether this way is possible and faster for x (B, in, H, W) and weight (out, in, 3, 3)."""
+    return (
         x.device.type == "cpu"
         and x.dtype == weight.dtype == torch.float32
         and min(weight.shape[:2]) >= WIDE
@@ -36,10 +47,6 @@ def convolve(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         and x.shape[2] % TILE == x.shape[3] % TILE == 0
         and not torch.is_autocast_enabled("cpu")
     )
-    if not fast:
-        return F.conv2d(x, weight, bias, padding=1)
-    y = minimal(x, weight)
-    return y if bias is None else y.add_(bias[:, None, None])
 
 
 def minimal(x: Tensor, weight: Tensor) -> Tensor:
@@ -70,7 +77,7 @@ class _Filter(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, weight: Tensor, anchor: Tensor, seen: list[Tensor]) -> Tensor:
         ctx.save_for_backward(x, weight)
         ctx.seen = seen
-        return _filter(x, weight)
+        return filtered(x, weight)
 
     @staticmethod
     def backward(ctx: Any, y: Tensor) -> tuple[Tensor | None, None, Tensor, None]:
@@ -128,10 +135,13 @@ def _pieces(x: Tensor) -> list[slice]:
     return [slice(start, start + step) for start in range(0, x.shape[0], step)]
 
 
-def _transformed(x: Tensor) -> Tensor:
+def _transformed(x: Tensor, border: Border) -> Tensor:
     """Overlapping 6 x 6 tiles of (n, C, H, W), transformed: (36, tiles, C)."""
     count, channels, height, width = x.shape
-    padded = F.pad(x.permute(0, 2, 3, 1), (0, 0, 1, 1, 1, 1)).contiguous()
+    if border == "zero":
+        padded = F.pad(x.permute(0, 2, 3, 1), (0, 0, 1, 1, 1, 1)).contiguous()
+    else:
+        padded = F.pad(x, (1, 1, 1, 1), mode="reflect").permute(0, 2, 3, 1).contiguous()
     image, row, column, _ = padded.stride()
     tiles = padded.as_strided(
         (6, 6, count, height // TILE, width // TILE, channels),
@@ -140,21 +150,22 @@ def _transformed(x: Tensor) -> Tensor:
     return (_transforms(x.dtype)[0] @ tiles.reshape(36, -1)).view(36, -1, channels)
 
 
-def _filter(x: Tensor, weight: Tensor) -> Tensor:
+def filtered(x: Tensor, weight: Tensor, border: Border = "zero") -> Tensor:
+    """What `minimal` gives, and the same with what lies around the image reflected; without gradients."""
     channels, (count, _, height, width) = weight.shape[0], x.shape
     _, g, a = _transforms(x.dtype)
     kernels = (g @ weight.permute(2, 3, 1, 0).reshape(9, -1)).view(36, -1, channels)
     y = torch.empty(count, channels, height, width, dtype=x.dtype, memory_format=torch.channels_last)
     whole = y.permute(0, 2, 3, 1).view(count, height // TILE, TILE, width // TILE, TILE, channels)
     for piece in _pieces(x):
-        products = torch.bmm(_transformed(x[piece]), kernels)
+        products = torch.bmm(_transformed(x[piece], border), kernels)
         tiles = (a @ products.view(36, -1)).view(TILE, TILE, -1, height // TILE, width // TILE, channels)
         whole[piece] = tiles.permute(2, 3, 0, 4, 1, 5)
     return y
 
 
-def correlate(x: Tensor, y: Tensor) -> Tensor:
-    """The gradient of `minimal` at its weight: x (B, in, H, W), y (B, out, H, W) the output's gradient."""
+def correlate(x: Tensor, y: Tensor, border: Border = "zero") -> Tensor:
+    """The gradient of `filtered` at its weight: x (B, in, H, W), y (B, out, H, W) the output's gradient."""
     channels, (_, channels_in, height, width) = y.shape[1], x.shape
     _, g, a = _transforms(x.dtype)
     total = x.new_zeros(36, channels_in, channels)
@@ -162,5 +173,5 @@ def correlate(x: Tensor, y: Tensor) -> Tensor:
         tiles = y[piece].permute(0, 2, 3, 1)
         tiles = tiles.reshape(-1, height // TILE, TILE, width // TILE, TILE, channels)
         tiles = tiles.permute(2, 4, 0, 1, 3, 5).reshape(16, -1)
-        total.baddbmm_(_transformed(x[piece]).transpose(1, 2), (a.t() @ tiles).view(36, -1, channels))
+        total.baddbmm_(_transformed(x[piece], border).transpose(1, 2), (a.t() @ tiles).view(36, -1, channels))
     return (g.t() @ total.view(36, -1)).view(3, 3, channels_in, channels).permute(3, 2, 0, 1)

@@ -45,6 +45,9 @@ class Alarm:
 Line = Mapping[str, float]
 """One report of a training: "images" and the objective's columns."""
 
+Check = tuple[str, Callable[[Line], float | None], Callable[[float], bool], str]
+"""A rule: its name, what it looks at in a report (None: nothing there), when that breaks it, and in words."""
+
 COLLAPSE, BY_HEART, NOT_FINITE = "collapse", "discriminator overfitting", "not a number"
 
 
@@ -55,19 +58,31 @@ def alarms(lines: Sequence[Line], rules: Rules) -> list[Alarm]:
         lines: the log's reports, with "images" and the objective's columns.
         rules: when to ring.
     """
-    checks: Sequence[tuple[str, Callable[[Line], float | None], Callable[[float], bool], str]] = (
+    checks: Sequence[Check] = (
         (COLLAPSE, variety, lambda v: v < rules.least_variety, _say_collapse(rules)),
         (BY_HEART, by_heart, lambda v: v > rules.most_heart, _say_heart(rules)),
         (BY_HEART, lambda line: _sure(line, rules), lambda v: v > rules.most_sure, _say_sure(rules)),
-        (NOT_FINITE, _not_finite, lambda v: v > 0, "every logged number is finite (the training stops)"),
+        (NOT_FINITE, not_finite, lambda v: v > 0, "every logged number is finite (the training stops)"),
     )
+    return ring(lines, checks, after=rules.grace * rules.images, reports=rules.reports)
+
+
+def ring(lines: Sequence[Line], checks: Sequence[Check], *, after: float, reports: int) -> list[Alarm]:
+    """The alarms that `checks` ring, in order, each kind once.
+
+    Args:
+        lines: the log's reports.
+        checks: what to look at.
+        after: images before which nothing rings but `NOT_FINITE`.
+        reports: so many in a row must break a rule; of `NOT_FINITE` one.
+    """
     rung: list[Alarm] = []
     for name, measure, broken, rule in checks:
-        needed = 1 if name == NOT_FINITE else rules.reports
+        needed = 1 if name == NOT_FINITE else reports
         in_a_row = 0
         for line in lines:
             value = measure(line)
-            if value is None or (name != NOT_FINITE and line["images"] < rules.grace * rules.images):
+            if value is None or (name != NOT_FINITE and line["images"] < after):
                 continue
             in_a_row = in_a_row + 1 if broken(value) else 0
             if in_a_row == needed and name not in [one.name for one in rung]:
@@ -101,7 +116,8 @@ def _sure(line: Line, rules: Rules) -> float | None:
     return line["sign_real"] if line.get("ada_p", rules.p_max) >= rules.p_max - 1e-6 else 0.0
 
 
-def _not_finite(line: Line) -> float:
+def not_finite(line: Line) -> float:
+    """How many numbers of a report are NaN or infinite."""
     return float(sum(not math.isfinite(value) for value in line.values()))
 
 
