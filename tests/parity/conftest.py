@@ -29,6 +29,10 @@ KINDS = {
     "mask_discriminator": r"sd/scale0_layer1\.0\.0\.weight_u",
     "mask_losses": r"out/softmax_tau[\d.]+",
     "ensemble": r"out/uncertainty_top10pct",
+    "resnet": r"sd/model\.10\.conv_block\.1\.weight",
+    "patches": r"sd/model\.0\.weight",
+    "unet": r"sd/model\.model\.0\.weight",
+    "schedule": r"out/lr_per_epoch",
 }
 
 
