@@ -32,7 +32,8 @@ def gradient_penalty(judge: Callable[[Tensor], Tensor], real: Tensor, fake: Tens
     between = (share * real + (1 - share) * fake).detach().float().requires_grad_(True)
     with exact_slopes(between.device.type):
         (slope,) = torch.autograd.grad(judge(between).sum(), between, create_graph=True)
-    return (torch.linalg.vector_norm(slope.flatten(1), dim=1) - 1).square().mean()
+    length: Tensor = torch.linalg.vector_norm(slope.flatten(1), dim=1)
+    return (length - 1).square().mean()
 
 
 @dataclass(frozen=True)
