@@ -42,13 +42,13 @@ def test_a_rare_domain_weighs_the_same():
     assert 0.3 < found.accuracy.value < 0.7  # answering "healthy" always is right in 90 % of the slices
 
 
-def test_a_patient_is_never_its_own_neighbour():
+def test_a_patient_never_tells_its_own_domain():
     """Each patient has a height of its own; only its own slices would tell its domain."""
     patients = [f"p{n // 10:02d}" for n in range(300)]
     number = np.arange(300) // 10
     diseased = number % 2 == 0
     height = number / 30 + np.random.default_rng(0).random(300) * 1e-4
-    found = shortcut("height", height, diseased, patients, seed=0, neighbours=5, bootstrap=FEW)
+    found = shortcut("height", height, diseased, patients, seed=0, bootstrap=FEW)
     assert found.accuracy.value < 0.7
 
 
