@@ -71,6 +71,24 @@ def test_classes_and_scaled_bytes_are_learned_and_recorded(tmp_path):
     assert "logit_held_out" in line
 
 
+def test_weights_say_how_often_slices_are_shown_and_labels_drawn(tmp_path):
+    labels = np.eye(2, dtype=np.float32)[[0] * 15 + [1] * 5]
+    weights = np.array([0.5 / 15] * 15 + [0.5 / 5] * 5)
+    plain, given = Slices(slices(), labels), Slices(slices(), labels, weights=weights)
+    assert plain.drawn_labels[:, 1].mean() == 0.25
+    assert given.drawn_labels[:, 1].mean() == 0.5
+    assert Slices(slices(), weights=weights).drawn_labels is None
+    never = Slices(slices(), labels, weights=np.array([1.0] * 15 + [0.0] * 5))
+    assert never.drawn_labels[:, 1].sum() == 0
+    stream_ = given.stream(20, seed=0, name="x")
+    drawn = np.concatenate([stream_.at(20 * n).index for n in range(100)])
+    assert (drawn >= 15).mean() == pytest.approx(0.5, abs=0.04)
+    first, second = train(tmp_path / "a", plain, total=8), train(tmp_path / "b", given, total=8)
+    assert "weights" not in first.key
+    assert second.key["weights"]
+    assert not torch.equal(first.generator.synthesis.const, second.generator.synthesis.const)
+
+
 def test_stylegan3_trains_through_the_same_door(tmp_path):
     trained = train(tmp_path, design=replace(DESIGN, kind="stylegan3-r", mixing=0.0), total=8)
     assert trained.settings["generator"]["kind"] == "stylegan3"

@@ -9,7 +9,14 @@ from fewmask.core.seed import integer
 from fewmask.networks.pixelhead import PixelHead
 from fewmask.networks.stylegan2 import Generator
 from fewmask.synthesis.features import FeatureStack, GeneratorFeatures
-from fewmask.synthesis.pairs import PairMaker, image_score, vote
+from fewmask.synthesis.pairs import (
+    PairMaker,
+    class_centres,
+    image_score,
+    numbered_label,
+    numbered_styles,
+    vote,
+)
 from fewmask.synthesis.pixelhead import disagreement, member_probabilities, uncertainty
 
 
@@ -100,6 +107,26 @@ def test_a_generator_with_classes_gets_a_row_of_the_labels():
     either = [PairMaker(network, [head], stack, seed=0, labels=rows[n : n + 1])(1).image for n in (0, 1)]
     found = PairMaker(network, [head], stack, seed=0, labels=rows)(1).image
     assert sum(np.array_equal(found, one) for one in either) == 1
+
+
+def test_each_number_is_drawn_with_its_own_label_and_pulled_to_its_own_class():
+    torch.manual_seed(0)
+    network = Generator(8, 8, 16, 1, channel_base=128, channel_max=8, mapping_layers=1, classes=2).eval()
+    rows, centres = torch.eye(2), class_centres(network)
+    assert centres.shape == (2, 8)
+    assert (centres[0] - centres[1]).abs().max() > 1e-3
+    how = {"truncated_layers": None, "centres": centres}
+    with torch.no_grad():
+        found = [numbered_styles(network, 3, n, truncation=0.5, labels=rows, **how) for n in range(8)]
+        whole = [numbered_styles(network, 3, n, truncation=1.0, labels=rows, **how) for n in range(8)]
+        points = [numbered_styles(network, 3, n, truncation=0.0, labels=rows, **how) for n in range(8)]
+    chosen = [int(numbered_label(rows, 3, n).argmax()) for n in range(8)]
+    assert set(chosen) == {0, 1}
+    for n, row in enumerate(chosen):
+        torch.testing.assert_close(points[n][0, 0], centres[row])
+        torch.testing.assert_close(found[n], (whole[n] + points[n]) / 2)
+    plain = Generator(8, 8, 16, 1, channel_base=128, channel_max=8, mapping_layers=1).eval()
+    assert class_centres(plain) is None
 
 
 def test_senseless_settings_are_refused(maker, generator):

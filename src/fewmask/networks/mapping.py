@@ -44,6 +44,7 @@ class MappingNetwork(nn.Module):
         truncation: float = 1.0,
         *,
         truncated_layers: int | None = None,
+        centre: Tensor | None = None,
         update_average: bool = False,
     ) -> Tensor:
         """Styles of every synthesis layer.
@@ -53,6 +54,7 @@ class MappingNetwork(nn.Module):
             label: (B, classes) float, usually one-hot; None without classes.
             truncation: psi; w is pulled to its mean, w_avg + psi (w - w_avg). 1 leaves w alone.
             truncated_layers: pull only the first this many; None for all.
+            centre: (B, w_dim) what w is pulled to instead of w_avg, e.g. the mean of its class.
             update_average: move the running mean of w by 0.002 towards this batch's mean.
 
         Returns:
@@ -73,7 +75,8 @@ class MappingNetwork(nn.Module):
         ws = w[:, None].expand(-1, self.num_ws, -1)
         if truncation == 1.0:
             return ws
-        pulled = self.w_avg.lerp(ws, truncation)
+        mean = self.w_avg if centre is None else centre[:, None]
+        pulled = mean.lerp(ws, truncation)
         if truncated_layers is None:
             return pulled
         return torch.cat([pulled[:, :truncated_layers], ws[:, truncated_layers:]], dim=1)

@@ -1,6 +1,7 @@
 """Where a run departs from the documents it follows."""
 
 from fewmask.recipes.fewshot_settings import FewshotSettings
+from fewmask.recipes.settings import MASKS
 from fewmask.recipes.synthetic_settings import SyntheticSettings
 from fewmask.report.content import Deviation
 
@@ -84,7 +85,25 @@ def factory_deviations(settings: SyntheticSettings) -> tuple[Deviation, ...]:
             "taken for a slip",
         ): settings.needs_pairs and settings.factory.drop > 0,
     }
-    return (*(one for one, holds in found.items() if holds), *_semantic_deviations(settings))
+    others = (*_presence_deviations(settings), *_semantic_deviations(settings))
+    return (*(one for one, holds in found.items() if holds), *others)
+
+
+def _presence_deviations(settings: SyntheticSettings) -> tuple[Deviation, ...]:
+    gan = settings.gan
+    if gan.presence is None or not settings.needs_generator:
+        return ()
+    source = "the masks" if gan.presence == MASKS else f"the tag {gan.presence}"
+    does = [*(["balanced"] if gan.balance else []), *(["conditional"] if gan.conditional else [])]
+    return (
+        Deviation(
+            "labels of the generator",
+            "none: it learns from images alone",
+            f"whether a class is in each training slice, by {source} of all training patients "
+            f"({' and '.join(does)}); the ledger counts these labels",
+            "a rare class is drawn too seldom, or not at all",
+        ),
+    )
 
 
 def _semantic_deviations(settings: SyntheticSettings) -> tuple[Deviation, ...]:

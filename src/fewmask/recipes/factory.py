@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
 from fewmask.core.errors import ConfigError
 from fewmask.core.seed import integer
@@ -24,13 +24,14 @@ from fewmask.inversion.resume import array_key, network_key
 from fewmask.metrics.shapes import Margin
 from fewmask.recipes.arms import UNET, place, train_unet, unet_key
 from fewmask.recipes.heads import Heads, TrainedHead
+from fewmask.recipes.presence import label_rows, told_of_presence
 from fewmask.recipes.stage import Few, Labelled, Stage
 from fewmask.recipes.support import checked_support
-from fewmask.recipes.synthetic_settings import FactorySettings, SyntheticSettings
+from fewmask.recipes.synthetic_settings import SyntheticSettings
 from fewmask.segmenter.sources import encode
 from fewmask.segmenter.windows import slide
 from fewmask.synthesis.factory import PairFolder, Record, Shard, make_pairs
-from fewmask.synthesis.pairs import Pair, PairMaker
+from fewmask.synthesis.pairs import Pair, PairMaker, class_centres, numbered_label, styles
 from fewmask.synthesis.pixelhead import Shots
 from fewmask.synthesis.sift import Sifted, sift, write_sifted
 
@@ -73,6 +74,14 @@ class Factory:
         """The run."""
         return self.heads.stage
 
+    @property
+    def labels(self) -> Tensor | None:
+        """What pairs are drawn with, (M, 2): slices with rare classes in the share that is asked for.
+
+        None for a generator that is not told.
+        """
+        return label_rows(self.settings.factory.present) if self.settings.gan.conditional else None
+
     def interpreter(self, few: Few, items: Labelled) -> TrainedHead:
         """The ensemble that labels generated slices, taught by the shots or by the oracle."""
         if self.settings.factory.source == "real":
@@ -96,7 +105,7 @@ class Factory:
 
     def counted(self) -> dict[str, Any]:
         """The settings of pairs, and how many."""
-        return {"factory": told_of(self.settings.factory), "pairs": self.settings.factory.pairs}
+        return {"factory": told_of(self.settings), "pairs": self.settings.factory.pairs}
 
     def of(self, few: Few, items: Labelled) -> PairSet:
         """The pairs of a draw."""
@@ -144,6 +153,7 @@ class Factory:
             how.truncation,
             how.truncated_layers,
             head.class_weights,
+            self.labels,
         )
 
     def from_oracle(self, few: Few) -> Shots:
@@ -153,8 +163,18 @@ class Factory:
         generator = self.heads.latents.generator(way)
         chance = torch.Generator().manual_seed(integer(self.settings.seed, "oracle", few.draw))
         z = torch.randn(max(self.settings.shots.counts), generator.z_dim, generator=chance)[: few.count]
+        label = None
+        if self.labels is not None:
+            label = torch.cat([numbered_label(self.labels, self.settings.seed, n) for n in range(len(z))])
         with torch.no_grad():
-            ws = generator.mapping(z, truncation=how.truncation, truncated_layers=how.truncated_layers)
+            ws = styles(
+                generator,
+                z,
+                label,
+                truncation=how.truncation,
+                truncated_layers=how.truncated_layers,
+                centres=class_centres(generator),
+            )
             image = generator.synthesis(ws, noise="constant").clamp(-1, 1)
         return Shots(image.numpy(), oracle_masks(self.stage, image.numpy()), ws.numpy())
 
@@ -196,6 +216,7 @@ class Factory:
         generator: hash of the network that draws them; kind: what labels them, in settings.
         """
         made, settings = cache(draw), self.settings
+        presence = told_of_presence(self.stage.ground, settings.gan)
         source = {name: value for name, value in told.items() if name != "pairs"}  # more may be added
         whole = json.dumps({"stage": self.stage.key, **source}, sort_keys=True)
         return make_pairs(
@@ -206,8 +227,9 @@ class Factory:
                 "generator": generator,
                 "key": hashlib.sha256(whole.encode()).hexdigest(),
                 **kind,
-                "factory": told_of(settings.factory),
+                "factory": told_of(settings),
                 "seed": settings.seed,
+                **({} if presence is None else {"presence": presence}),
             },
             classes=self.stage.cohort.classes,
             modalities=self.stage.cohort.modalities,
@@ -238,9 +260,10 @@ class Factory:
         return PairSet(pairs, records, sifted, real)
 
 
-def told_of(how: FactorySettings) -> dict[str, Any]:
+def told_of(settings: SyntheticSettings) -> dict[str, Any]:
     """The settings of pairs, and of the choice among them; which arms learn from them is told elsewhere."""
-    return how.model_dump(mode="json", exclude={"mix", "first", "pairs"})
+    unused = set() if settings.gan.conditional else {"present"}
+    return settings.factory.model_dump(mode="json", exclude={"mix", "first", "pairs", *unused})
 
 
 def oracle_masks(stage: Stage, images: NDArray[np.float32]) -> NDArray[np.uint8]:

@@ -109,6 +109,8 @@ class FewshotSettings(CommonSettings):
     def _slices_that_networks_take(self) -> "FewshotSettings":
         if self.needs_generator or self.needs_encoder:
             refuse_shapes(self.prepare)
+        if self.gan.presence is not None:
+            raise ValueError("fewshot takes no image-level labels: gan.presence is for run gan and synthetic")
         refuse_volumes(self.prepare)
         refuse_uneven(self.prepare, self.unet)
         return self

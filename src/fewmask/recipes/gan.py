@@ -31,9 +31,25 @@ from fewmask.recipes.generator import kept_of, knowledge, learn_generator, read_
 from fewmask.recipes.ground import Ground
 from fewmask.recipes.page import Finished, Job, begin_report, open_told
 from fewmask.recipes.plan import Work, generator_works
+from fewmask.recipes.presence import (
+    held_out_slices,
+    learned_slices,
+    presence_words,
+    told_of_presence,
+    training_set,
+)
 from fewmask.recipes.record import patient_key
 from fewmask.recipes.settings import GANRunSettings
-from fewmask.report.content import Check, Curve, Gallery, Picture, Sentence, Table, write_report
+from fewmask.report.content import (
+    Check,
+    Curve,
+    Gallery,
+    Picture,
+    Sentence,
+    Table,
+    expert_minutes,
+    write_report,
+)
 from fewmask.report.curves import read_numbers
 from fewmask.report.page import write_page
 from fewmask.synthesis.generator import Slices, TrainedGenerator
@@ -72,10 +88,9 @@ def carry_out(job: Job, settings: GANRunSettings) -> Finished:
     ground = open_told(settings, job)
     training, held_out = ground.training_cases, held_out_cases(ground)
     names = conditions(settings, training)
-    unlabelled, unseen = (slices_of(ground, settings, cases) for cases in (training, held_out))
+    unlabelled, unseen = training_set(ground, settings.gan), slices_of(ground, settings, held_out)
     refuse_slices(unlabelled.images, None)
-    learned = labelled(settings, unlabelled, training, names)
-    assert learned is not None
+    learned = learned_from(ground, settings, unlabelled, names)
     labels = None if learned.labels is None else torch.tensor(learned.labels)
     refuse_unfit(settings.gan, learned, ground.fabric.world_size)
     judge = judge_of(ground, settings, unlabelled, unseen)
@@ -83,7 +98,7 @@ def carry_out(job: Job, settings: GANRunSettings) -> Finished:
         ground,
         settings.gan,
         learned,
-        held_out=labelled(settings, unseen, held_out, names),
+        held_out=looked_at(ground, settings, unseen, names),
         judge=None if judge is None else lambda g: judged(judge, g, settings, labels),
         judgements=settings.quality.judgements,
     )
@@ -149,13 +164,32 @@ def conditions(settings: GANRunSettings, cases: Sequence[Case]) -> tuple[str, ..
     return names
 
 
+def learned_from(ground: Ground, settings: GANRunSettings, slices: SliceSet, names: Sequence[str]) -> Slices:
+    """The training slices, with one-hot labels where the generator has classes."""
+    if settings.condition is None:
+        record = settings.prepare.model_dump(mode="json")
+        return learned_slices(ground, settings.gan, slices, intensities=record)
+    found = labelled(settings, slices, ground.training_cases, names)
+    assert found is not None, "the names are those of the training cases"
+    return found
+
+
+def looked_at(
+    ground: Ground, settings: GANRunSettings, slices: SliceSet, names: Sequence[str]
+) -> Slices | None:
+    """Slices of other patients, for the discriminator to look at; None where their labels are not known."""
+    if settings.condition is None:
+        record = settings.prepare.model_dump(mode="json")
+        return held_out_slices(ground, settings.gan, slices, intensities=record)
+    return labelled(settings, slices, held_out_cases(ground), names)
+
+
 def labelled(
     settings: GANRunSettings, slices: SliceSet, cases: Sequence[Case], names: Sequence[str]
 ) -> Slices | None:
     """Slices with one-hot labels (N, K) by the tag's values; None where a case has a value not in `names`."""
     record = settings.prepare.model_dump(mode="json")
-    if settings.condition is None:
-        return Slices(slices.images, intensities=record)
+    assert settings.condition is not None
     values = {case.name: case.tags.get(settings.condition, "") for case in cases}
     place = {name: number for number, name in enumerate(names)}
     if not set(values.values()) <= set(place):
@@ -170,6 +204,7 @@ def remembered(
     """What stays with the generator: how scans become its slices, from whom it learned, where it started."""
     start = None if settings.gan.start is None else read_kept(settings.gan.start)
     seen = {patient_key(patient) for patient in ground.split.train}
+    presence = told_of_presence(ground, settings.gan)
     before = {} if start is None else {"start": {k: v for k, v in start.told.items() if k != "seen"}}
     return {
         **knowledge(ground),
@@ -180,6 +215,7 @@ def remembered(
         "cohort": ground.cohort.name,
         "intensity": "as prepare says",
         "condition": {"tag": settings.condition, "values": list(names)},
+        **({} if presence is None else {"presence": presence}),
         "best": dict(trained.best or {}),
         "images": trained.fitted.images_seen,
         "design": trained.key["design"],
@@ -204,7 +240,9 @@ def finish(
 
     made = draw(trained.generator)
     tables: tuple[Table, ...] = ()
-    remarks = (Sentence("Not judged: quality.images=0. Look at the pictures and the checks.", "caution"),)
+    remarks: tuple[Sentence, ...] = (
+        Sentence("Not judged: quality.images=0. Look at the pictures and the checks.", "caution"),
+    )
     checks = alarm_checks(trained.alarms)
     if judge is not None:
         floor, best = judge.floor(len(made), seed=settings.seed), judge.judge_images(made, seed=settings.seed)
@@ -213,6 +251,7 @@ def finish(
             lines["generator at the end"] = judge.judge_images(draw(trained.last), seed=settings.seed)
         tables, remarks = (quality_table(lines),), (verdict(best, floor),)
         checks = (*checks, quality_check(best, floor))
+    remarks = (*remarks, *presence_remarks(ground, settings, len(training.images)))
     trained.generator.cpu()
     checks = (*checks, *gan_checks(trained.generator, training.images, unseen.images, seed=settings.seed))
     begun = begin_report(ground, job)
@@ -231,6 +270,21 @@ def finish(
     lines_out = [*(sentence.text for sentence in remarks), *(str(alarm) for alarm in trained.alarms)]
     lines_out += [f"generator: {job.run.generator}", f"report: {job.run.report_html}"]
     return Finished(ground, report, tuple(lines_out))
+
+
+def presence_remarks(ground: Ground, settings: GANRunSettings, slices: int) -> tuple[Sentence, ...]:
+    """What experts told of the training slices, and what it does to the numbers; none without."""
+    told = told_of_presence(ground, settings.gan)
+    if told is None:
+        return ()
+    minutes = expert_minutes(image_labels=slices)
+    words = f"{presence_words(told, slices)}. By rule of thumb that is {minutes:.0f} minutes of an expert."
+    if settings.gan.balance and not settings.gan.conditional:
+        words += (
+            " The numbers compare with the training slices as they are, so the share of rare classes, which "
+            "was changed on purpose, counts as a difference."
+        )
+    return (Sentence(words),)
 
 
 def judged_curve(run: Run) -> Curve | None:

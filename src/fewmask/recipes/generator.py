@@ -10,6 +10,7 @@ from fewmask.inversion.resume import network_key
 from fewmask.networks.generator import ImageGenerator
 from fewmask.objectives.ada import SEQUENCES
 from fewmask.recipes.ground import Ground
+from fewmask.recipes.presence import refuse_other_presence
 from fewmask.recipes.record import patient_key
 from fewmask.recipes.settings import GANSettings
 from fewmask.synthesis.design import GeneratorDesign, Kind, build_generator
@@ -30,7 +31,7 @@ def learn_generator(
 ) -> TrainedGenerator:
     """Train the generator of a run under its step "gan"; run again, it resumes or loads."""
     if gan.ready is not None:
-        return ready_generator(ground, gan.ready)
+        return ready_generator(ground, gan, gan.ready, slices.classes)
     kept = None if gan.start is None else read_kept(gan.start)
     return train_generator(
         slices,
@@ -47,12 +48,12 @@ def learn_generator(
     )
 
 
-def ready_generator(ground: Ground, folder: Path) -> TrainedGenerator:
-    """A generator that `run gan` made, taken as it is.
+def ready_generator(ground: Ground, gan: GANSettings, folder: Path, classes: int) -> TrainedGenerator:
+    """A generator of so many classes (0: none) that `run gan` made, taken as it is.
 
     Raises:
         ConfigError: it has learned from patients whom this run tests or validates on, nobody knows from whom
-            it learned, or it knows slices of another preparation.
+            it learned, it knows slices of another preparation, or was told something else of them.
         DataError: the folder holds no generator, or a damaged one.
     """
     kept = read_kept(folder)
@@ -71,6 +72,7 @@ def ready_generator(ground: Ground, folder: Path) -> TrainedGenerator:
             expected="; ".join(f"{name}: {ours[name]}" for name in other),
             mend="Give both runs the same prepare.* settings and modalities.",
         )
+    refuse_other_presence(ground, gan, kept, str(folder), classes)
     settings = {"generator": dict(kept.settings), "discriminator": dict(kept.discriminator_settings)}
     return TrainedGenerator(
         kept.generator,

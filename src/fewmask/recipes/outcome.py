@@ -30,6 +30,7 @@ from fewmask.report.content import (
     Report,
     Sentence,
     Table,
+    expert_minutes,
     read_report,
     write_report,
 )
@@ -62,6 +63,8 @@ class Outcome:
     galleries: tuple[Gallery, ...] = ()
     terms: Mapping[str, str] = field(default_factory=dict)
     """Words of the tables with their definitions."""
+    image_labels: Mapping[str, int] | None = None
+    """By arm, how many labels of whole training slices its generator was given."""
 
 
 def segmented(
@@ -89,7 +92,7 @@ def draw_report(stage: Stage, outcome: Outcome, arms: Sequence[Arm], job: Job) -
     report = replace(
         begun,
         shots_unit=stage.shots.unit,
-        minutes_rule=f"{settings.shots.minutes_per_mask:g} per slice on which something was drawn",
+        minutes_rule=minutes_rule(settings.shots.minutes_per_mask, outcome.image_labels),
         ledger=_ledger(stage, outcome),
         checks=(*begun.checks, *outcome.checks),
         deviations=outcome.deviations,
@@ -102,6 +105,14 @@ def draw_report(stage: Stage, outcome: Outcome, arms: Sequence[Arm], job: Job) -
     write_report(run.report_json, report)
     write_page(report, outcome.rows, run.report_html)
     return report
+
+
+def minutes_rule(per_mask: float, image_labels: Mapping[str, int] | None) -> str:
+    """How an expert's minutes are counted, in words."""
+    words = f"{per_mask:g} per slice on which something was drawn"
+    if any((image_labels or {}).values()):
+        words += f", {60 * expert_minutes(image_labels=1):g} seconds per label of a whole image"
+    return words
 
 
 def best_model(stage: Stage, rows: Sequence[Row], report: Report) -> tuple[Sentence, ...]:
@@ -150,7 +161,9 @@ def _ledger(stage: Stage, outcome: Outcome) -> tuple[LedgerLine, ...]:
             held = _drawn(stage.validation)
             slices += held
             note = f"with {held} slices of validation patients"
-        lines.append(LedgerLine(arm, shots, masks, 0, unlabelled.get(arm, 0), slices * minutes, note))
+        images = (outcome.image_labels or {}).get(arm, 0)
+        spent = slices * minutes + expert_minutes(image_labels=images)
+        lines.append(LedgerLine(arm, shots, masks, images, unlabelled.get(arm, 0), spent, note))
     return tuple(lines)
 
 

@@ -10,18 +10,17 @@ from rich.console import Console
 from fewmask.core.errors import ConfigError
 from fewmask.core.files import held, read_json
 from fewmask.core.run import Run
-from fewmask.recipes.embedding import unlabelled_slices
 from fewmask.recipes.factory import Factory
 from fewmask.recipes.generator import learn_generator
 from fewmask.recipes.ground import open_ground
 from fewmask.recipes.heads import Heads
+from fewmask.recipes.presence import learned_slices, training_set
 from fewmask.recipes.record import fingerprint
 from fewmask.recipes.stage import Few, Labelled, every_draw, open_stage
 from fewmask.recipes.synthetic_settings import SyntheticSettings
 from fewmask.recipes.trust import Judge
 from fewmask.recipes.verbs import say
 from fewmask.synthesis.factory import Shard
-from fewmask.synthesis.generator import Slices
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,9 +91,9 @@ def reopen(folder: Path, cohort: Path | None, shots: int | None, draw: int) -> R
             mend="Name the run's cohort with --cohort.",
         )
     stage = open_stage(settings, ground)
-    unlabelled = unlabelled_slices(ground, settings.gan.slices_per_patient)
-    gan = learn_generator(ground, settings.gan, Slices(unlabelled))
-    factory = Factory(Heads(stage, settings, unlabelled, gan), settings)
+    slices = training_set(ground, settings.gan)
+    gan = learn_generator(ground, settings.gan, learned_slices(ground, settings.gan, slices))
+    factory = Factory(Heads(stage, settings, slices.images, gan), settings)
     wanted = (max(settings.shots.counts) if shots is None else shots, draw)
     for few, items in every_draw(stage):
         if (few.count, few.draw) == wanted:

@@ -18,6 +18,7 @@ from fewmask.recipes.arms import class_numbers, place
 from fewmask.recipes.factory import Factory, PairSet
 from fewmask.recipes.generator import design_of
 from fewmask.recipes.heads import Answers, tested_answers
+from fewmask.recipes.settings import GANSettings
 from fewmask.recipes.stage import Few, Labelled
 from fewmask.recipes.taught import Lessons, alone_arm, then_arm
 from fewmask.synthesis.generator import Slices
@@ -39,10 +40,14 @@ LIKE_LPIPS = 0.1
 
 
 class Semantics:
-    """One generator with a mask branch per draw; each is made when it is first asked for, and resumed."""
+    """One generator with a mask branch per draw; each is made when it is first asked for, and resumed.
 
-    def __init__(self, factory: Factory) -> None:
+    slices: what the run's generator learned from.
+    """
+
+    def __init__(self, factory: Factory, slices: Slices) -> None:
         self.factory, self.heads, self.settings = factory, factory.heads, factory.settings
+        self.slices = slices
         self._trained: dict[tuple[int, int], TrainedSemantic] = {}
 
     def told(self, items: Labelled) -> dict[str, Any]:
@@ -52,7 +57,7 @@ class Semantics:
             **self.heads.labelled_from(items),
             "generator": self.heads.generator_key(),
             "semantic": self.settings.semantic.model_dump(mode="json", exclude=exclude),
-            "gan": self.settings.gan.model_dump(mode="json", exclude={"start", "ready"}),
+            "gan": gan_told(self.settings.gan),
         }
 
     def trained(self, few: Few, items: Labelled) -> TrainedSemantic:
@@ -61,7 +66,7 @@ class Semantics:
             stage, gan = self.heads.stage, self.heads.gan
             images, masks = class_numbers(stage, items)
             self._trained[few.count, few.draw] = train_semantic(
-                Slices(self.heads.unlabelled),
+                self.slices,
                 images,
                 masks,
                 design_of(self.settings.gan).transferred(),
@@ -80,7 +85,7 @@ class Semantics:
         """What the generator of a draw draws."""
         how = self.settings.semantic
         generator = self.trained(few, items).generator
-        maker = SemanticPairMaker(generator, self.settings.seed, how.truncation)
+        maker = SemanticPairMaker(generator, self.settings.seed, how.truncation, labels=self.factory.labels)
         return self.factory.make(
             place("semantic pairs", few.count, few.draw),
             lambda: maker,
@@ -150,6 +155,12 @@ class Semantics:
 
     def _augment(self) -> StrongAugment:
         return StrongAugment(spatial=SpatialRanges(flips=self.settings.unet.flips))
+
+
+def gan_told(gan: GANSettings) -> dict[str, Any]:
+    """The settings of the run's generator on which its follower depends, as JSON values."""
+    unused = set() if gan.presence is not None else {"presence", "balance", "conditional"}
+    return gan.model_dump(mode="json", exclude={"start", "ready", *unused})
 
 
 def _distance(trained: TrainedSemantic) -> Distance:

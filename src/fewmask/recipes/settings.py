@@ -9,6 +9,9 @@ SIDES = (16, 32, 64, 128, 256, 512, 1024)
 """Sides of a slice that a generator can draw, in pixels."""
 
 
+MASKS = "masks"
+"""The value of gan.presence that reads image-level labels off masks."""
+
 FROZEN = ConfigDict(extra="forbid", frozen=True)
 """No setting changes during a run, and an unknown key is an error."""
 
@@ -185,6 +188,20 @@ class GANSettings(Settings):
     ada_images: Annotated[int, Field(description="images over which p can rise from 0 to 1")] = 50_000
     mirror: Annotated[bool, Field(description="left-right flips; off: anatomy is asymmetric")] = False
     slices_per_patient: Annotated[int, Field(ge=1, description="at most so many slices of one patient")] = 60
+    presence: Annotated[
+        str | None,
+        Field(
+            min_length=1,
+            description="image-level labels of rare classes: a tag of the pictures (tag=value: what means "
+            "present), or masks: any class (of cohort.lesions) in the slice's mask; None: not known",
+        ),
+    ] = None
+    balance: Annotated[
+        bool, Field(description="with presence: show slices with and without equally often")
+    ] = False
+    conditional: Annotated[
+        bool, Field(description="with presence: a generator that draws slices with or without, as told")
+    ] = False
     start: Annotated[
         Path | None,
         Field(
@@ -205,6 +222,11 @@ class GANSettings(Settings):
             raise ValueError("gan.freeze_d holds blocks of a trained discriminator: it needs gan.start")
         if self.path_length and self.network != "stylegan2":
             raise ValueError("StyleGAN3 has no path length penalty: leave gan.path_length at 0")
+        if (self.balance or self.conditional) != (self.presence is not None):
+            raise ValueError(
+                "gan.presence says which slices show what is rare, gan.balance and gan.conditional use it: "
+                "set gan.presence and at least one of these, or none"
+            )
         return self
 
 
@@ -275,6 +297,8 @@ class GANRunSettings(GroundSettings):
     @model_validator(mode="after")
     def _slices_for_a_generator(self) -> "GANRunSettings":
         refuse_shapes(self.prepare)
+        if self.condition is not None and self.gan.presence is not None:
+            raise ValueError("a generator has one kind of classes: set condition or gan.presence, not both")
         return self
 
 

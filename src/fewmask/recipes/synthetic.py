@@ -21,7 +21,6 @@ from fewmask.metrics.score import Row
 from fewmask.recipes.arms import UNET, unet_arm
 from fewmask.recipes.controls import empty_arm
 from fewmask.recipes.deviations import factory_deviations
-from fewmask.recipes.embedding import unlabelled_slices
 from fewmask.recipes.factory import Factory
 from fewmask.recipes.ganchecks import gan_checks
 from fewmask.recipes.generator import learn_generator
@@ -38,13 +37,13 @@ from fewmask.recipes.plan import (
     unet_work,
 )
 from fewmask.recipes.pool import TEACHER, pool_of, teacher_arm
+from fewmask.recipes.presence import labels_given, learned_slices, training_set
 from fewmask.recipes.semantic import SEMANTIC, Semantics, search_key
 from fewmask.recipes.stage import Few, Labelled, Stage, every_draw
 from fewmask.recipes.synthetic_settings import SyntheticSettings
 from fewmask.recipes.taught import Lessons, alone_arm, alone_key, mixed_arm, mixed_key, then_arm, then_key
 from fewmask.recipes.trust import Judge
 from fewmask.report.content import EMPTY_ARM, Arm
-from fewmask.synthesis.generator import Slices
 
 QUESTION = "Do generated images with labels teach a U-Net more than the few real ones they come from?"
 
@@ -126,14 +125,13 @@ def _semantic(settings: SyntheticSettings) -> list[Arm]:
 def run(stage: Stage, settings: SyntheticSettings) -> Outcome:
     """Train and score every arm."""
     _refuse_oracle(stage, settings)
-    unlabelled = unlabelled_slices(stage.ground, settings.gan.slices_per_patient)
-    gan = (
-        learn_generator(stage.ground, settings.gan, Slices(unlabelled)) if settings.needs_generator else None
-    )
+    gan_set = training_set(stage.ground, settings.gan)
+    unlabelled, slices = gan_set.images, learned_slices(stage.ground, settings.gan, gan_set)
+    gan = learn_generator(stage.ground, settings.gan, slices) if settings.needs_generator else None
     stage = replace(stage, ground=stage.ground.alone())
     heads = Heads(stage, settings, unlabelled, gan)
     factory, pool = Factory(heads, settings), pool_of(unlabelled, settings.pool, settings.seed)
-    semantics = Semantics(factory) if settings.needs_semantic else None
+    semantics = Semantics(factory, slices) if settings.needs_semantic else None
 
     rows: list[Row] = empty_arm(stage) if "empty" in settings.arms else []
     for few, items in every_draw(stage):
@@ -162,6 +160,7 @@ def outcome(
     """The rows, with what is known of the generator and its pairs."""
     heads, settings = factory.heads, factory.settings
     judged = Judge(factory).judged(semantics)
+    told = [arm for arm in learned if arm != TEACHER]
     checks = gan_checks(heads.gan.generator, heads.unlabelled, heads.tested.images, seed=settings.seed)
     inverted = support_checks(heads) if settings.inverts else ()
     return Outcome(
@@ -169,6 +168,7 @@ def outcome(
         (*checks, *inverted, *judged.checks),
         learned,
         factory_deviations(settings),
+        image_labels=dict.fromkeys(told, labels_given(settings.gan, len(heads.unlabelled))),
         tables=judged.tables,
         galleries=judged.galleries,
         terms=judged.terms,

@@ -78,6 +78,10 @@ class FactorySettings(Settings):
         tuple[Annotated[float, Field(gt=0, lt=1)], ...],
         Field(description="shares of real slices in the batches of the mixed arms, one arm each"),
     ] = (0.5,)
+    present: Annotated[
+        float,
+        Field(ge=0, le=1, description="gan.conditional: share of pairs drawn as slices with rare classes"),
+    ] = 0.5
     image_format: Annotated[
         Literal["png", "nifti"], Field(description="files of the pairs: 8 bit, or 12 bit with one slice each")
     ] = "png"
@@ -186,6 +190,14 @@ class SyntheticSettings(CommonSettings):
             )
         if len(set(self.factory.mix)) < len(self.factory.mix):
             raise ValueError("factory.mix names a share twice: it would be one arm")
+        return self
+
+    @model_validator(mode="after")
+    def _labels_that_a_generator_takes(self) -> "SyntheticSettings":
+        if self.gan.conditional and self.head.support is not None:
+            raise ValueError("`fewmask sample` draws from generators without classes: no head.support here")
+        if "present" in self.factory.model_fields_set and not self.gan.conditional:
+            raise ValueError("factory.present tells a generator what to draw: it needs gan.conditional=true")
         return self
 
     @model_validator(mode="after")

@@ -256,10 +256,12 @@ def channel_statistics(
 def sampled_statistics(
     stack: FeatureStack, generator: ImageGenerator, *, samples: int = 256, seed: int, truncation: float = 1.0
 ) -> ChannelStatistics:
-    """Per-channel statistics over images sampled from the generator."""
+    """Per-channel statistics over images sampled from the generator, all its classes in turn."""
     chance = torch.Generator().manual_seed(integer(seed, "features", "statistics"))
     z = torch.randn(samples, generator.z_dim, generator=chance)
+    classes = generator.classes
+    label = torch.eye(classes)[torch.arange(samples) % classes] if classes else None
     with torch.no_grad():
-        ws = generator.mapping(z, truncation=truncation)
+        ws = generator.mapping(z, label, truncation)
         image = torch.cat([generator.synthesis(some, noise="constant") for some in ws.split(16)])
     return channel_statistics(stack, image, ws)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from fewmask.core.errors import ConfigError
 from fewmask.core.run import Step
@@ -44,13 +45,14 @@ class Slices:
     images: (N, C, R, R), R a power of two, values in [-1, 1], or any numbers with `scale`; labels: (N, K)
     one-hot, for a generator of K classes; scale: (factor, offset) that brings the values to [-1, 1];
     intensities: how the scans' intensities were mapped there, in words or numbers, to be kept with the
-    generator.
+    generator; weights: (N,) >= 0, how often each is shown, as shares of their sum; None: equally often.
     """
 
     images: NDArray[Any]
     labels: NDArray[np.floating] | None = None
     scale: tuple[float, float] | None = None
     intensities: str | Mapping[str, Any] | None = None
+    weights: NDArray[np.floating] | None = None
 
     @property
     def classes(self) -> int:
@@ -61,6 +63,24 @@ class Slices:
     def source(self) -> ArraySource:
         """The same for the training loop."""
         return ArraySource(self.images, labels=self.labels, scale=self.scale)
+
+    def stream(self, batch: int, *, seed: int, name: str) -> Stream:
+        """The batches of a training."""
+        return Stream(self.source, batch, seed=seed, name=name, weights=self.weights)
+
+    @property
+    def drawn_labels(self) -> Tensor | None:
+        """(M, K) rows that generated images take their labels from, None without classes.
+
+        Each class is there as often as it is shown, to a thousandth: a discriminator that met a class more
+        often among real than among generated images would tell them apart by the class alone.
+        """
+        if self.labels is None or self.weights is None:
+            return self.source.labels
+        shown = np.asarray(self.weights, np.float64) @ self.labels
+        counts = np.ceil(shown / shown.sum() * 1000 - 1e-6).astype(int)
+        rows = np.repeat(np.eye(self.classes, dtype=np.float32), counts, axis=0)
+        return torch.from_numpy(rows)
 
 
 @dataclass(frozen=True, eq=False)
@@ -143,7 +163,7 @@ def train_generator(
     )
     fitted, rung = train_gan(
         objective,
-        Stream(given.source, design.batch, seed=seed, name=label),
+        given.stream(design.batch, seed=seed, name=label),
         design,
         step,
         total=total,
@@ -262,7 +282,7 @@ def objective_for(
         mixing=design.mixing,
         lr=design.learning_rate,
         lr_discriminator=design.discriminator_rate,
-        labels=slices.source.labels,
+        labels=slices.drawn_labels,
         held_out=None if held_out is None else _whole(held_out),
         fading=design.fading,
         freeze=design.freeze,
@@ -286,6 +306,8 @@ def made_from(slices: Slices, design: GeneratorDesign, more: Mapping[str, Any]) 
     """What the training depends on, as JSON values."""
     labels = None if slices.labels is None else fingerprint(slices.labels)
     told = {"slices": fingerprint(slices.images), "labels": labels, "scale": slices.scale}
+    if slices.weights is not None:
+        told["weights"] = fingerprint(slices.weights)
     return {"design": asdict(design), **more, **told, "intensities": slices.intensities}
 
 

@@ -6,6 +6,7 @@ members, their disagreement says how far the pair may be trusted, and their mean
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -20,6 +21,9 @@ from fewmask.synthesis.features import FeatureStack
 from fewmask.synthesis.pixelhead import draw_and_read, uncertainty, without_class_weights
 
 Float = NDArray[np.float32]
+
+CENTRE_OF = 4096
+"""Latents over which the mean style of a class is taken."""
 
 WORST_SHARE = 0.1
 """An image is as uncertain as the mean over this share of its pixels, the most uncertain ones."""
@@ -50,17 +54,62 @@ def numbered_styles(
     truncation: float,
     truncated_layers: int | None,
     labels: Tensor | None,
+    centres: Tensor | None = None,
 ) -> Tensor:
-    """The styles (1, num_ws, w_dim) of pair `number`, on the generator's device; see `PairMaker`."""
+    """The styles (1, num_ws, w_dim) of pair `number`, on the generator's device; see `PairMaker`.
+
+    centres: `class_centres` of a generator with classes.
+    """
     device = next(generator.parameters()).device
     chance = torch.Generator().manual_seed(integer(seed, "pairs", number))
     z = torch.randn(1, generator.z_dim, generator=chance).to(device)
-    label = None
-    if labels is not None:
-        row = integer(seed, "pairs", "label", number) % len(labels)
-        label = labels[row : row + 1].to(device)
-    ws: Tensor = generator.mapping(z, label, truncation, truncated_layers=truncated_layers)
+    label = None if labels is None else numbered_label(labels, seed, number).to(device)
+    return styles(
+        generator,
+        z,
+        label,
+        truncation=truncation,
+        truncated_layers=truncated_layers,
+        centres=centres,
+    )
+
+
+def numbered_label(labels: Tensor, seed: int, number: int) -> Tensor:
+    """Which row (1, classes) of `labels` (M, classes) pair `number` is drawn with."""
+    row = integer(seed, "pairs", "label", number) % len(labels)
+    return labels[row : row + 1]
+
+
+def styles(
+    generator: ImageGenerator,
+    z: Tensor,
+    label: Tensor | None,
+    *,
+    truncation: float,
+    truncated_layers: int | None,
+    centres: Tensor | None,
+) -> Tensor:
+    """Truncated styles (B, num_ws, w_dim) of latents (B, z_dim) and labels (B, classes)."""
+    centre = None if label is None or centres is None else label @ centres.to(label)
+    ws: Tensor = generator.mapping(z, label, truncation, truncated_layers=truncated_layers, centre=centre)
     return ws
+
+
+def class_centres(generator: ImageGenerator) -> Tensor | None:
+    """The mean style (classes, w_dim) of each class, what truncation pulls to; None without classes.
+
+    The running mean of a generator is that of all classes: pulled there, every image would be half of another
+    class (as Mokady et al. 2022, "Self-distilled StyleGAN", found for clusters of images).
+    """
+    if not generator.classes:
+        return None
+    like = next(generator.parameters())
+    chance = torch.Generator().manual_seed(integer(0, "pairs", "class centres"))
+    z = torch.randn(CENTRE_OF, generator.z_dim, generator=chance).to(like)
+    rows = torch.eye(generator.classes).to(like)
+    with torch.no_grad():
+        means = [generator.mapping(z, row.expand(len(z), -1))[:, 0].mean(dim=0) for row in rows]
+    return torch.stack(means)
 
 
 def refuse_draws(generator: ImageGenerator, truncation: float, labels: Tensor | None) -> None:
@@ -90,7 +139,7 @@ class PairMaker:
     latents; truncation: psi of the latents, 0.7 as in the paper; truncated_layers: only the first so many
     styles are pulled, None for all; class_weights: those the heads were trained with, see
     `pixelhead.without_class_weights`; labels (M, classes): for a generator with classes, each pair gets one
-    of these rows.
+    of these rows (see `numbered_label`), and is pulled to the mean style of its class.
 
     Raises `ConfigError` on a truncation outside [0, 1], no head, or labels that do not fit the generator.
     """
@@ -110,6 +159,10 @@ class PairMaker:
         if not self.heads:
             raise ConfigError("pairs cannot be drawn so", found="no head", expected="at least one head")
 
+    @cached_property
+    def _centres(self) -> Tensor | None:
+        return class_centres(self.generator)
+
     def __call__(self, number: int) -> Pair:
         """Pair `number`, at least 0."""
         with torch.no_grad():
@@ -120,6 +173,7 @@ class PairMaker:
                 truncation=self.truncation,
                 truncated_layers=self.truncated_layers,
                 labels=self.labels,
+                centres=self._centres,
             )
             image, each = draw_and_read(self.heads, self.stack, self.generator, ws)
             each = without_class_weights(each, self.class_weights)

@@ -119,7 +119,7 @@ def train_semantic(
     objective = objective_for(
         design, given, generator, discriminator, average, pictures=pictures, beside=beside
     )
-    stream = Stream(given.source, design.batch, seed=seed, name=label)
+    stream = given.stream(design.batch, seed=seed, name=label)
     fitted, rung = train_gan(
         objective,
         stream,

@@ -4,6 +4,7 @@ SemanticGAN (Li et al., CVPR 2021): image and mask come from the same styles, an
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -12,7 +13,7 @@ from torch import Tensor
 from fewmask.core.errors import ConfigError
 from fewmask.networks.semanticgan import SemanticGenerator
 from fewmask.objectives.semanticgan import log_probabilities
-from fewmask.synthesis.pairs import Pair, image_score, numbered_styles, refuse_draws
+from fewmask.synthesis.pairs import Pair, class_centres, image_score, numbered_styles, refuse_draws
 from fewmask.synthesis.pixelhead import uncertainty
 
 
@@ -27,7 +28,7 @@ class SemanticPairMaker:
     generator: in evaluation mode; seed: names the latents; truncation: psi of the latents, 1 for none as
     published; truncated_layers: only the first so many styles are pulled, None for all; temperature: divides
     the logits before the softmax or the sigmoid, None for the published 0.1 and 0.3; labels (M, classes): for
-    a generator with classes of whole images, each pair gets one of these rows.
+    a generator with classes of whole images, each pair gets one of these rows and is pulled to its class.
 
     Raises `ConfigError` on a truncation outside [0, 1], a temperature that is not above 0, or labels that do
     not fit the generator.
@@ -50,6 +51,10 @@ class SemanticPairMaker:
                 expected="a temperature above 0",
             )
 
+    @cached_property
+    def _centres(self) -> Tensor | None:
+        return class_centres(self.generator)
+
     def __call__(self, number: int) -> Pair:
         """Pair `number`, at least 0."""
         with torch.no_grad():
@@ -60,6 +65,7 @@ class SemanticPairMaker:
                 truncation=self.truncation,
                 truncated_layers=self.truncated_layers,
                 labels=self.labels,
+                centres=self._centres,
             )
             image, logits = self.generator.pair(ws, "constant")
             image = image.float().clamp(-1, 1)

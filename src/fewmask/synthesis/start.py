@@ -94,7 +94,8 @@ def _mend(theirs: ImageGenerator, ours: ImageGenerator) -> str:
     if theirs.channels != ours.channels:
         ways.append(f"take the checkpoint over by `fewmask import --channels {ours.channels}`")
     if theirs.classes != ours.classes:
-        tag = f"condition to a tag of {theirs.classes} values" if theirs.classes else "condition=null"
+        plain = "condition=null and gan.conditional=false"
+        tag = f"condition to a tag of {theirs.classes} values" if theirs.classes else plain
         ways.append(f"set {tag}, the classes of the checkpoint")
     text = "; ".join([*ways, "or choose another checkpoint" if ways else "choose another checkpoint"])
     return text[0].upper() + text[1:] + "."
