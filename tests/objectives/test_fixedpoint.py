@@ -12,9 +12,9 @@ from fewmask.core.seed import stream
 from fewmask.data.batches import ArraySource, Stream
 from fewmask.networks.critic import Critic
 from fewmask.networks.fixedpoint import ResidualTranslator
+from fewmask.objectives.cyclegan import Rate
 from fewmask.objectives.fixedpoint import FixedPointObjective, FixedPointWeights, translation_losses
 from fewmask.objectives.minimise import Alone
-from fewmask.objectives.unpaired import Falling
 
 
 class Identity(nn.Module):
@@ -37,7 +37,7 @@ def build(lr=2e-3, width=4):
         torch.manual_seed(0)
         generator = ResidualTranslator(1, 3, widths=(4, 6))
         critic = Critic(1, widths=(width, 6), classes=3)
-    return FixedPointObjective(generator, critic, labelled(), rate=Falling(lr, 1000), critic_steps=2)
+    return FixedPointObjective(generator, critic, labelled(), rate=Rate(lr, 1000), critic_steps=2)
 
 
 def test_an_identity_map_has_no_identity_and_no_reconstruction_loss():
@@ -104,7 +104,7 @@ def test_the_critic_learns_domains():
 def test_what_does_not_fit_is_refused():
     with pytest.raises(ConfigError, match="do not fit"):
         FixedPointObjective(
-            ResidualTranslator(1, 2, widths=(4, 6)), Critic(1, widths=(4,)), labelled(), rate=Falling(1e-3, 9)
+            ResidualTranslator(1, 2, widths=(4, 6)), Critic(1, widths=(4,)), labelled(), rate=Rate(1e-3, 9)
         )
     plain = Stream(ArraySource(labelled().source.images), 4, seed=0, name="plain")
     with pytest.raises(ConfigError, match="images with domains"):

@@ -10,9 +10,9 @@ from fewmask.data.batches import ArraySource, Stream
 from fewmask.networks.critic import Critic
 from fewmask.networks.displacement import Displacer, warp
 from fewmask.networks.vagan import AdditiveMap
+from fewmask.objectives.cyclegan import Rate
 from fewmask.objectives.displacement import DisplacementObjective, DisplacementWeights, bending
 from fewmask.objectives.minimise import Alone
-from fewmask.objectives.unpaired import Falling
 from fewmask.objectives.vagan import AdditiveMapObjective
 from fewmask.objectives.wasserstein import CriticSteps, HealthyCritic
 
@@ -37,7 +37,7 @@ def build(kind, lr=1e-3, penalty=10.0, **how):
         lr=lr,
         betas=(0.0, 0.9),
     )
-    return kind(generator, game, rate=Falling(lr, 1000, 1.0), **how)
+    return kind(generator, game, rate=Rate(lr, 1000, 1.0), **how)
 
 
 class Losses(Alone):

@@ -9,7 +9,7 @@ from fewmask.core.seed import stream
 from fewmask.data.batches import ArraySource, Stream
 from fewmask.networks.critic import Critic
 from fewmask.objectives.minimise import Alone
-from fewmask.objectives.unpaired import Falling, batch_at
+from fewmask.objectives.unpaired import batch_at, set_rate
 from fewmask.objectives.wasserstein import CriticSteps, HealthyCritic, gradient_penalty
 
 
@@ -84,13 +84,11 @@ def test_the_critic_learns_to_tell_on_its_own_batches():
         assert set(told) == {"distance", "penalty"}
 
 
-def test_the_rate_stays_and_falls():
-    rate = Falling(2.0, 100, 0.5)
-    assert [rate.at(n) for n in (0, 50, 75, 100, 110)] == [2.0, 2.0, 1.0, 0.0, 0.0]
-    assert Falling(2.0, 100, 1.0).at(100) == 2.0
-    optimizer = torch.optim.Adam([torch.zeros(1, requires_grad=True)], 1.0)
-    rate.slow(75, optimizer)
-    assert optimizer.param_groups[0]["lr"] == 1.0
+def test_a_rate_is_set_for_every_parameter():
+    one, other = (torch.zeros(1, requires_grad=True) for _ in range(2))
+    optimizer = torch.optim.Adam([{"params": [one]}, {"params": [other]}], 1.0)
+    set_rate(0.25, optimizer)
+    assert [group["lr"] for group in optimizer.param_groups] == [0.25, 0.25]
 
 
 def test_numbers_that_do_not_fit_are_refused():

@@ -27,6 +27,7 @@ class MaskedTranslator(nn.Module):
 
     def __init__(self, channels: int, *, widths: Sequence[int] = (32, 64, 128)) -> None:
         super().__init__()
+        self.channels = channels
         self.trunk = Trunk(channels, channels + 1, widths=widths)
         assert self.trunk.out.bias is not None
         with torch.no_grad():

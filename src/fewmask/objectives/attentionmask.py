@@ -7,7 +7,7 @@ L_G = |D_Y(G(x)) - 1|^2 + |D_X(F(y)) - 1|^2 + 10 (|F(G(x)) - x| + |G(F(y)) - y|)
     + area (a + b) + variation (TV(a) + TV(b)), every |.| a mean.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -17,9 +17,11 @@ from torch.optim import Optimizer
 from fewmask.data.batches import Batch, Stream
 from fewmask.networks.attentionmask import MaskedTranslator
 from fewmask.networks.critic import Critic
+from fewmask.objectives.cyclegan import Rate, everyone, least_squares
+from fewmask.objectives.history import History
 from fewmask.objectives.lazyadam import asleep, lazy_adam
-from fewmask.objectives.minimise import Minimise
-from fewmask.objectives.unpaired import Falling, batch_at, shares
+from fewmask.objectives.minimise import Minimise, rows
+from fewmask.objectives.unpaired import batch_at, own_rows, set_rate, shares
 
 
 @dataclass(frozen=True)
@@ -39,11 +41,6 @@ def total_variation(mask: Tensor) -> Tensor:
     return mask.diff(dim=2).abs().mean() + mask.diff(dim=3).abs().mean()
 
 
-def least_squares(answer: Tensor, wanted: float) -> Tensor:
-    """Mean of (D - wanted)^2 over patches and images (Mao et al. 2017, "LSGAN", equation 9; 1 is real)."""
-    return (answer - wanted).square().mean()
-
-
 class MaskHeadObjective:
     """One update: both generators, then both discriminators, as released for CycleGAN.
 
@@ -53,7 +50,9 @@ class MaskHeadObjective:
         judge_healthy: D_Y; its patches are asked.
         judge_diseased: D_X.
         healthy: images of the other domain, in batches as large as the diseased ones.
+        size: height and width of the images.
         rate: the learning rate of all.
+        history: older fakes kept of each domain for the discriminators.
         weights: of the terms.
         betas: of both Adams.
     """
@@ -66,13 +65,17 @@ class MaskHeadObjective:
         judge_diseased: Critic,
         healthy: Stream,
         *,
-        rate: Falling,
+        size: tuple[int, int],
+        rate: Rate,
+        history: int = 50,
         weights: MaskWeights | None = None,
         betas: tuple[float, float] = (0.5, 0.999),
     ) -> None:
         self.heal, self.harm, self.healthy, self.rate = heal, harm, healthy, rate
         self.judge_healthy, self.judge_diseased = judge_healthy, judge_diseased
         self.weights = weights or MaskWeights()
+        shape = (heal.channels, *size)
+        self.histories = History(history, shape), History(history, shape)
         self._judges = [*judge_healthy.parameters(), *judge_diseased.parameters()]
         self._adams = {
             "generators": lazy_adam([*heal.parameters(), *harm.parameters()], rate.lr, betas, 0),
@@ -80,10 +83,13 @@ class MaskHeadObjective:
         }
 
     def modules(self) -> Mapping[str, nn.Module]:
-        """Both generators and both discriminators."""
+        """Both generators, both discriminators and the two histories, which a checkpoint must hold."""
+        of_healthy, of_diseased = self.histories
         return {
             "generator": self.heal,
             "harm": self.harm,
+            "history_healthy": of_healthy,
+            "history_diseased": of_diseased,
             "judge_healthy": self.judge_healthy,
             "judge_diseased": self.judge_diseased,
         }
@@ -101,8 +107,10 @@ class MaskHeadObjective:
 
     def update(self, batch: Batch, images_seen: int, minimise: Minimise) -> Mapping[str, Tensor | float]:
         """Learn from a batch of diseased images and as many healthy ones."""
-        self.rate.slow(images_seen, *self._adams.values())
+        set_rate(self.rate.at(images_seen), *self._adams.values())
         sick, well = batch.image, batch_at(self.healthy, images_seen, batch, minimise).image
+        # drawn first and for all processes, as in `CycleGANObjective`
+        chance = [history.draw(len(sick) * minimise.ranks) for history in self.histories]
         made: list[tuple[Tensor, Tensor]] = []
         seen: list[Tensor] = []
 
@@ -113,13 +121,18 @@ class MaskHeadObjective:
                 seen.append(numbers)
                 yield loss / minimise.parts
 
+        with asleep(self._judges):
+            loss = minimise(translations(), self._adams["generators"])
+        older = [
+            own_rows(history.exchange(everyone(_joined(fakes, sick), minimise), *how), minimise)
+            for history, fakes, how in zip(self.histories, zip(*made, strict=True), chance, strict=True)
+        ]
+
         def judgements() -> Iterator[Tensor]:
-            for (x, y), (healed, harmed) in zip(shares(minimise, sick, well), made, strict=True):
+            for x, y, healed, harmed in shares(minimise, sick, well, *older):
                 healthy = self._told_apart(self.judge_healthy, y, healed)
                 yield (healthy + self._told_apart(self.judge_diseased, x, harmed)) / minimise.parts
 
-        with asleep(self._judges):
-            loss = minimise(translations(), self._adams["generators"])
         judged = minimise(judgements(), self._adams["discriminators"])
         cycle, identity, area = torch.stack(seen).mean(dim=0)
         return {"loss": loss, "loss_d": judged, "cycle": cycle, "identity": identity, "area": area}
@@ -146,3 +159,11 @@ class MaskHeadObjective:
     def _told_apart(judge: Critic, real: Tensor, fake: Tensor) -> Tensor:
         """Half the sum, as released, so that a discriminator learns half as fast."""
         return (least_squares(judge.patches(real), 1.0) + least_squares(judge.patches(fake), 0.0)) / 2
+
+
+def _joined(parts: Sequence[Tensor], like: Tensor) -> Tensor:
+    """Images of micro-batches in the order of the batch `like`."""
+    found = torch.empty_like(like)
+    for number, one in enumerate(parts):
+        found[rows(len(like), number, len(parts))] = one
+    return found

@@ -14,9 +14,10 @@ from torch.optim import Optimizer
 
 from fewmask.data.batches import Batch
 from fewmask.networks.displacement import Displacer, folded
+from fewmask.objectives.cyclegan import Rate
 from fewmask.objectives.lazyadam import asleep, lazy_adam
 from fewmask.objectives.minimise import Minimise
-from fewmask.objectives.unpaired import Falling, shares
+from fewmask.objectives.unpaired import set_rate, shares
 from fewmask.objectives.wasserstein import HealthyCritic
 
 
@@ -54,7 +55,7 @@ class DisplacementObjective:
         generator: Displacer,
         game: HealthyCritic,
         *,
-        rate: Falling,
+        rate: Rate,
         weights: DisplacementWeights | None = None,
         betas: tuple[float, float] = (0.0, 0.9),
     ) -> None:
@@ -79,7 +80,7 @@ class DisplacementObjective:
 
     def update(self, batch: Batch, images_seen: int, minimise: Minimise) -> Mapping[str, Tensor | float]:
         """Learn from diseased images, after the critic has."""
-        self.rate.slow(images_seen, self._adam, self.game.adam)
+        set_rate(self.rate.at(images_seen), self._adam, self.game.adam)
         told = self.game.learn(lambda sick: self.generator(sick).healthy, batch, images_seen, minimise)
         seen: list[Tensor] = []
         how = self.weights

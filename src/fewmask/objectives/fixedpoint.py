@@ -19,9 +19,10 @@ from fewmask.core.errors import ConfigError
 from fewmask.data.batches import Batch, Stream
 from fewmask.networks.critic import Critic
 from fewmask.networks.fixedpoint import ResidualTranslator
+from fewmask.objectives.cyclegan import Rate
 from fewmask.objectives.lazyadam import asleep, lazy_adam
 from fewmask.objectives.minimise import Minimise
-from fewmask.objectives.unpaired import Falling, batch_at, own_rows, shares
+from fewmask.objectives.unpaired import batch_at, own_rows, set_rate, shares
 from fewmask.objectives.wasserstein import gradient_penalty
 
 
@@ -83,7 +84,7 @@ class FixedPointObjective:
         critic: Critic,
         critic_stream: Stream,
         *,
-        rate: Falling,
+        rate: Rate,
         critic_steps: int = 5,
         weights: FixedPointWeights | None = None,
         betas: tuple[float, float] = (0.5, 0.999),
@@ -121,7 +122,7 @@ class FixedPointObjective:
 
     def update(self, batch: Batch, images_seen: int, minimise: Minimise) -> Mapping[str, Tensor | float]:
         """Learn from images (B, C, H, W) with labels (B, domains), one-hot."""
-        self.rate.slow(images_seen, *self._adams.values())
+        set_rate(self.rate.at(images_seen), *self._adams.values())
         size, told = len(batch) * minimise.ranks, []
         for number in range(self.critic_steps):
             first = images_seen * self.critic_steps + number * size

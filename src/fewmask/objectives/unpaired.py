@@ -1,7 +1,6 @@
 """What methods that learn from unpaired domains share: the other domain's batch, shares of it, rates."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from torch import Tensor
 from torch.optim import Optimizer
@@ -11,28 +10,11 @@ from fewmask.data.batches import Batch, Stream
 from fewmask.objectives.minimise import Minimise, rows
 
 
-@dataclass(frozen=True)
-class Falling:
-    """A learning rate that is constant, then falls linearly to 0 (Zhu et al. 2017, "CycleGAN", section 4)."""
-
-    lr: float
-    """At the beginning."""
-    images: int
-    """Images of the whole training."""
-    falls_from: float = 0.5
-    """Share of the training after which the rate falls; 1 to stay."""
-
-    def at(self, images_seen: int) -> float:
-        """The learning rate after `images_seen` images."""
-        left = 1 - min(images_seen / max(self.images, 1), 1.0)
-        share = 1 - self.falls_from
-        return self.lr * min(left / share, 1.0) if share > 0 else self.lr
-
-    def slow(self, images_seen: int, *optimizers: Optimizer) -> None:
-        """Set the rate of every parameter."""
-        for optimizer in optimizers:
-            for group in optimizer.param_groups:
-                group["lr"] = self.at(images_seen)
+def set_rate(lr: float, *optimizers: Optimizer) -> None:
+    """Set the learning rate of every parameter."""
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            group["lr"] = lr
 
 
 def batch_at(stream: Stream, first: int, like: Batch, minimise: Minimise) -> Batch:

@@ -12,9 +12,10 @@ from torch.optim import Optimizer
 
 from fewmask.data.batches import Batch
 from fewmask.networks.vagan import AdditiveMap
+from fewmask.objectives.cyclegan import Rate
 from fewmask.objectives.lazyadam import asleep, lazy_adam
 from fewmask.objectives.minimise import Minimise
-from fewmask.objectives.unpaired import Falling, shares
+from fewmask.objectives.unpaired import set_rate, shares
 from fewmask.objectives.wasserstein import HealthyCritic
 
 
@@ -35,7 +36,7 @@ class AdditiveMapObjective:
         generator: AdditiveMap,
         game: HealthyCritic,
         *,
-        rate: Falling,
+        rate: Rate,
         sparsity: float = 100.0,
         betas: tuple[float, float] = (0.0, 0.9),
     ) -> None:
@@ -59,7 +60,7 @@ class AdditiveMapObjective:
 
     def update(self, batch: Batch, images_seen: int, minimise: Minimise) -> Mapping[str, Tensor | float]:
         """Learn from diseased images, after the critic has."""
-        self.rate.slow(images_seen, self._adam, self.game.adam)
+        set_rate(self.rate.at(images_seen), self._adam, self.game.adam)
         told = self.game.learn(lambda sick: sick + self.generator(sick), batch, images_seen, minimise)
         sizes: list[Tensor] = []
 

@@ -20,9 +20,9 @@ from fewmask.networks.displacement import Displacer
 from fewmask.networks.fixedpoint import HEALTHY, ResidualTranslator
 from fewmask.networks.vagan import AdditiveMap
 from fewmask.objectives.attentionmask import MaskHeadObjective, MaskWeights
+from fewmask.objectives.cyclegan import Rate
 from fewmask.objectives.displacement import DisplacementObjective, DisplacementWeights
 from fewmask.objectives.fixedpoint import FixedPointObjective, FixedPointWeights
-from fewmask.objectives.unpaired import Falling
 from fewmask.objectives.vagan import AdditiveMapObjective
 from fewmask.objectives.wasserstein import CriticSteps, HealthyCritic
 from fewmask.synthesis.healer import Healer, Showing, claimed, train_healer
@@ -46,6 +46,8 @@ class MaskHeadSettings:
     betas: tuple[float, float] = (0.5, 0.999)
     falls_from: float = 0.5
     """Share of the training after which the learning rate falls to 0; 1 to stay."""
+    history: int = 50
+    """Older generated images of each domain that the discriminators are shown again."""
     weights: MaskWeights = field(default_factory=MaskWeights)
 
 
@@ -147,7 +149,9 @@ def train_mask_head(
         of_healthy,
         of_diseased,
         how.stream(domains.healthy, "healthy"),
-        rate=Falling(settings.lr, settings.images, settings.falls_from),
+        size=(domains.diseased.shape[2], domains.diseased.shape[3]),
+        history=settings.history,
+        rate=Rate(settings.lr, settings.images, settings.falls_from),
         weights=settings.weights,
         betas=settings.betas,
     )
@@ -186,7 +190,7 @@ def train_vagan(
     objective = AdditiveMapObjective(
         generator,
         _game(critic, domains, settings, how),
-        rate=Falling(settings.lr, settings.images, settings.falls_from),
+        rate=Rate(settings.lr, settings.images, settings.falls_from),
         sparsity=settings.sparsity,
         betas=settings.betas,
     )
@@ -231,7 +235,7 @@ def train_displacement(
     objective = DisplacementObjective(
         generator,
         _game(critic, domains, settings, how),
-        rate=Falling(settings.lr, settings.images, settings.falls_from),
+        rate=Rate(settings.lr, settings.images, settings.falls_from),
         weights=settings.weights,
         betas=settings.betas,
     )
@@ -290,7 +294,7 @@ def train_fixed_point(
         generator,
         critic,
         how.stream(images, "critic", labels),
-        rate=Falling(settings.lr, settings.images, settings.falls_from),
+        rate=Rate(settings.lr, settings.images, settings.falls_from),
         critic_steps=settings.critic_steps,
         weights=settings.weights,
         betas=settings.betas,
