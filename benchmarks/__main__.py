@@ -12,7 +12,7 @@ from fewmask.core.files import write_text
 from fewmask.recipes.record import machine, versions
 
 FOLDER = Path(__file__).parent
-THREADS = {"gan": "two threads"}
+THREADS = {"gan": "two threads", "translate": "two threads"}
 """Benchmarks that choose their threads themselves."""
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"}
 

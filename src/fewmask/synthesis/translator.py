@@ -143,17 +143,8 @@ def train_translator(
         "label": label,
     }
     step.claim(inputs)
-    rate, judge_rate = design.rates(images)
-    objective = CycleGANObjective(
-        players,
-        _stream(domains.healthy, design, seed, f"{label} b"),
-        size=(shape[1], shape[2]),
-        rate=rate,
-        judge_rate=judge_rate,
-        weights=design.weights,
-        history=design.history,
-        shown=(_some(domains.diseased, COLUMNS), _some(domains.healthy, COLUMNS)),
-    )
+    other = _stream(domains.healthy, design, seed, f"{label} b")
+    objective = _objective(players, domains, design, images, other)
     rules = CycleRules(images)
     fitted = fit(
         objective,
@@ -166,6 +157,7 @@ def train_translator(
         report_every=max(images // 50, 1),
         sample_every=max(images // 10, 1),
         observe=_Watch(players, domains, seed, label),
+        observe_every=max(images // 20, 1),  # it costs as much as an update
         watch=lambda: _ringing(step, rules),
         parts=parts,
         label=label,
@@ -175,6 +167,24 @@ def train_translator(
     lines = read_stats(step.stats_jsonl)
     rung = tuple(cycle_alarms(lines, rules))
     return TrainedTranslator(players.ab, players.ba, design, inputs, players, fitted, tuple(lines), rung)
+
+
+def _objective(
+    players: Players, domains: Domains, design: TranslatorDesign, images: int, other: Stream
+) -> CycleGANObjective:
+    """What a design says is to be minimised."""
+    rate, judge_rate = design.rates(images)
+    height, width = domains.diseased.shape[2:]
+    return CycleGANObjective(
+        players,
+        other,
+        size=(height, width),
+        rate=rate,
+        judge_rate=judge_rate,
+        weights=design.weights,
+        history=design.history,
+        shown=(_some(domains.diseased, COLUMNS), _some(domains.healthy, COLUMNS)),
+    )
 
 
 class _Watch:
