@@ -207,6 +207,7 @@ def test_settings_without_effect_are_refused(kind, words, told):
 
 def test_runs_without_it_depend_on_what_they_did_before():
     plain = build(SyntheticSettings, [])
+    assert build(SyntheticSettings, [plain.model_dump(mode="json")]) == plain  # as a run's record is read
     assert not {"presence", "balance", "conditional"} & set(gan_told(plain.gan))
     assert "present" not in told_of(plain)
     asked = build(SyntheticSettings, [{"gan": {"presence": "masks", "conditional": True}}])

@@ -196,7 +196,7 @@ class SyntheticSettings(CommonSettings):
     def _labels_that_a_generator_takes(self) -> "SyntheticSettings":
         if self.gan.conditional and self.head.support is not None:
             raise ValueError("`fewmask sample` draws from generators without classes: no head.support here")
-        if "present" in self.factory.model_fields_set and not self.gan.conditional:
+        if self.factory.present != FactorySettings().present and not self.gan.conditional:
             raise ValueError("factory.present tells a generator what to draw: it needs gan.conditional=true")
         return self
 
