@@ -65,9 +65,9 @@ def trained(tmp_path_factory, spots):
 
 
 def test_spots_are_found(trained, spots):
-    assert spots.auroc(trained(spots.test).delta) > 0.9
+    assert spots.auroc(trained(spots.test).delta) > 0.85
     finer = replace(trained, generator=ActivationMap(trained.networks["network"], "gradcam", 2))
-    assert spots.auroc(finer(spots.test).delta) > 0.9
+    assert spots.auroc(finer(spots.test).delta) > 0.8
 
 
 def test_images_have_scores(trained, spots):
