@@ -109,12 +109,16 @@ BLOBS = Domains(blobs(64, "sick")[0], slices(smooth(64, "well")))
             0.85,
         ),
         (train_vagan, VaganSettings(images=240, sparsity=20.0, steps=STEPS, **CRITIC, **NETS), 0.95),
-        (train_fixed_point, FixedPointSettings(images=240, betas=(0.0, 0.9), **CRITIC, **NETS), 0.9),
+        (
+            train_fixed_point,
+            FixedPointSettings(images=280, betas=(0.0, 0.9), **CRITIC, **NETS),
+            0.9,
+        ),
     ],
     ids=NAMES[:3],
 )
 def test_a_blob_is_found_from_image_labels(function, settings, floor, tmp_path):
-    """Pixel AUROC of delta on new slices; measured: see the floors, a random map has 0.5."""
+    """Pixel AUROC of delta on new slices; measured 0.916, 1.000 and 0.998; a random map has 0.5."""
     heal = train(function, BLOBS, settings, tmp_path)
     sick, mask = blobs(12, "new")
     found = heal(sick)
