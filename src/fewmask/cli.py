@@ -79,7 +79,7 @@ def run(
 
     Args:
         recipe: `supervised` (U-Net on k masks against all), `fewshot` (GAN features, beside the U-Net),
-            `synthetic` (a factory of labelled images),
+            `synthetic` (a factory of labelled images), `lazylabel` (masks from labels of whole images),
             `gan` (a generator on unlabelled slices) or `invert` (slices to latents of a generator).
         overrides: Settings as key=value, e.g. unet.images=800 shots.counts='[1, 8]'.
         preset: A named set of settings; `tiny` takes under a minute. `--preset list` shows them.

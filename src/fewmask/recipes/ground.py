@@ -10,7 +10,6 @@ from fewmask.core.run import Run
 from fewmask.data.check import check_cohort, gathered
 from fewmask.data.cohort import Case, Cohort, read_cohort
 from fewmask.data.phantom import write_phantom
-from fewmask.data.phantom_draw import LABELS
 from fewmask.data.prepare import Preparation
 from fewmask.data.split import Split, split_by_patient
 from fewmask.recipes.record import fingerprint
@@ -101,7 +100,7 @@ def open_cohort(settings: GroundSettings, path: Path | None, run: Run) -> Cohort
             size=wanted.size,
             slices=wanted.slices,
             seed=settings.seed,
-            classes={name: LABELS[name] for name in wanted.classes},
+            classes={name: number for number, name in enumerate(wanted.classes, 1)},
             lesions=(wanted.lesion,),
         )
     wanted_of = settings.cohort

@@ -6,8 +6,9 @@ from functools import partial
 from typing import Any
 
 from fewmask.core.errors import ConfigError
-from fewmask.recipes import fewshot, gan, invert, supervised, synthetic
+from fewmask.recipes import fewshot, gan, invert, lazylabel, supervised, synthetic
 from fewmask.recipes.fewshot_settings import FewshotSettings
+from fewmask.recipes.lazylabel_settings import LazylabelSettings
 from fewmask.recipes.outcome import segmented
 from fewmask.recipes.page import Finished, Job
 from fewmask.recipes.plan import Work
@@ -64,6 +65,14 @@ RECIPES = {
             carry_out=partial(segmented, synthetic.run, synthetic.arms),
             plan=synthetic.plan,
             arms=synthetic.arms,
+        ),
+        Recipe(
+            name="lazylabel",
+            title=lazylabel.TITLE,
+            question=lazylabel.QUESTION,
+            settings=LazylabelSettings,
+            carry_out=lazylabel.carry_out,
+            plan=lazylabel.plan,
         ),
         Recipe(
             name="gan",
