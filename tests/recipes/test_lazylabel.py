@@ -12,8 +12,9 @@ from fewmask.cli import main
 from fewmask.core.run import Run
 from fewmask.data.phantom import write_phantom
 from fewmask.metrics.score import read_rows
+from fewmask.recipes.healers import methods
 from fewmask.recipes.lazylabel_settings import LazylabelSettings
-from fewmask.recipes.lazyplan import healer_works
+from fewmask.recipes.lazyplan import as_published, healer_works
 from fewmask.recipes.presets import build
 from fewmask.report.content import read_report
 
@@ -141,3 +142,15 @@ def test_the_plan_times_every_training():
         ("class activation map", 1, 20_000),
     ]
     assert all(work.rate() > 0 for work in works)
+
+
+def test_the_plan_knows_that_vagans_critic_learns_most_at_first():
+    settings = build(LazylabelSettings, [{"vagan": {"images": 8000, "batch": 8, "warm_up": 25}}])
+    vagan, cam = (
+        next(one for one in methods(settings) if one.group == group) for group in ("vagan", "classifier")
+    )
+    # 4 updates of the short training have 100 critic steps each; 1000 have 25 x 100, 10 x 100 and 965 x 5.
+    assert as_published(settings, vagan) == pytest.approx(
+        100 / ((25 * 100 + 9.75 * 100 + 965.25 * 5) / 1000), rel=0.01
+    )
+    assert as_published(settings, cam) == 1.0
