@@ -147,7 +147,7 @@ def test_the_plan_times_every_training():
 def test_the_plan_knows_that_vagans_critic_learns_most_at_first():
     settings = build(LazylabelSettings, [{"vagan": {"images": 8000, "batch": 8, "warm_up": 25}}])
     by_group = {method.group: method for method in methods(settings)}
-    # 4 updates of the short training have 100 critic steps each; 1000 have 25 x 100, 9.75 x 100 and 965.25 x 5.
+    # The short training: 4 updates of 100 critic steps; the whole: 25 and 9.75 of 100, and 965.25 of 5.
     mean = (34.75 * 100 + 965.25 * 5) / 1000
     assert as_published(settings, by_group["vagan"]) == pytest.approx(100 / mean, rel=0.01)
     assert as_published(settings, by_group["classifier"]) == 1.0
