@@ -86,7 +86,7 @@ def test_a_cut_training_ends_in_the_same_bytes(plain, augment, tmp_path, monkeyp
     more = {"start": plain, "augment": augment, "keep_every": 8}
     whole = train(tmp_path / "whole", **more)
     with monkeypatch.context() as patched:
-        patched.setattr("fewmask.synthesis.semantic.Stream", Dying)
+        patched.setattr("fewmask.synthesis.generator.Stream", Dying)
         with pytest.raises(KeyboardInterrupt):
             train(tmp_path / "cut", **more)
     resumed = train(tmp_path / "cut", **more)
