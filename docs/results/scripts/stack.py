@@ -1,6 +1,6 @@
 """Stack a cohort of picture slices, one sequence per colour channel, to volumes: scores are per patient then.
 
-    python docs/results/scripts/stack.py mr-glioma-3-sequences OUT --channels '{"t1": 0, "flair": 1, "t1c": 2}'
+    python docs/results/scripts/stack.py mr-glioma-3-sequences OUT --channels '{"t1": 0, "flair": 1}'
 
 Reads index.csv (file, mask, study, patient, slice, site) and writes NIfTI volumes and a cases.csv. The slices
 carry no geometry: a pixel counts as 1 mm, and the distance of slices as `--between` mm.
